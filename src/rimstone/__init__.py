@@ -1,0 +1,1 @@
+"""rimstone: plain, blocking Python functions on processes x threads x coroutines."""

@@ -1,0 +1,28 @@
+"""The one place that holds the standard library's functions as they were before any patching.
+
+Everything below `monkey` takes its sockets, locks, threads and sleeps from here, so that the library itself
+never waits on something that it has replaced. `monkey` replaces attributes of *modules and classes*; the names
+below keep pointing at what stood there first.
+"""
+
+import _socket
+import _thread
+import queue
+import select
+import threading
+import time
+
+allocate_lock = _thread.allocate_lock
+RLock = _thread.RLock
+SimpleQueue = queue.SimpleQueue
+Thread = threading.Thread
+get_ident = threading.get_ident
+# The C type, not `threading.local`: the latter is replaced by task-local storage.
+native_local = _thread._local
+sleep = time.sleep
+
+RawSocket = _socket.socket
+socketpair = _socket.socketpair
+getaddrinfo = _socket.getaddrinfo
+poll = getattr(select, "poll", None)
+select_select = select.select
