@@ -1,0 +1,22 @@
+"""The scheduler of one thread: tasks, park and unpark, task-local storage. Read `scheduler.py`, then `task.py`."""
+
+from rimstone.hub.local import local
+from rimstone.hub.parking import Waiter, waiter
+from rimstone.hub.scheduler import Hub, close_hub, current_hub, get_hub, live_tasks
+from rimstone.hub.task import Task, current_task, joinall, sleep, spawn
+
+__all__ = [
+    "Hub",
+    "Task",
+    "Waiter",
+    "close_hub",
+    "current_hub",
+    "current_task",
+    "get_hub",
+    "joinall",
+    "live_tasks",
+    "local",
+    "sleep",
+    "spawn",
+    "waiter",
+]

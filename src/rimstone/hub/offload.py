@@ -1,0 +1,81 @@
+"""Runs a function that blocks in C on a real thread while its task waits. For DNS; not for users' calls (see `pools`).
+
+Threads are started as needed, at most `MOST_THREADS` at once in a process, take the next job when they finish one, and
+end when there is none: nothing idles, nothing has to be shut down.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from rimstone._originals import Thread, allocate_lock
+from rimstone.hub.parking import Waiter, waiter
+
+__all__ = ["MOST_THREADS", "offload"]
+
+MOST_THREADS = 32
+
+
+class _Job:
+    __slots__ = ("args", "done", "error", "function", "value", "waiting")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.function = function
+        self.args = args
+        self.waiting: Waiter | None = None
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.value = self.function(*self.args)
+        except BaseException as error:
+            self.error = error
+        self.done = True
+        if self.waiting is not None:
+            self.waiting.unpark()
+
+
+class _Threads:
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._jobs: deque[_Job] = deque()
+        self._running = 0
+
+    def submit(self, job: _Job) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            if self._running >= MOST_THREADS:
+                return
+            self._running += 1
+        Thread(target=self._work, name="rimstone-offload", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._running -= 1
+                    return
+                job = self._jobs.popleft()
+            job.run()
+
+
+_threads = _Threads()
+
+
+def offload(function: Callable[..., Any], *args: Any) -> Any:
+    """Return `function(*args)`, computed on another thread while this task waits; raises what it raises.
+
+    A kill ends the wait, not the function.
+    """
+    job = _Job(function, args)
+    _threads.submit(job)  # starting a thread waits for it, so the waiter is made afterwards
+    job.waiting = waiter()
+    if job.done:
+        job.waiting.cancel()
+    else:
+        job.waiting.park()
+    if job.error is not None:
+        raise job.error
+    return job.value

@@ -1,0 +1,356 @@
+"""The operations of the readiness models (select, epoll), written once over "try, wait, try again". Read `base.py` first.
+
+How an operation avoids blocking in C
+-------------------------------------
+A `socket.socket` of the user is in one of three states: blocking (timeout None), non-blocking (0), or with a timeout,
+where CPython keeps the descriptor O_NONBLOCK and waits itself, natively, *before* the system call, MSG_DONTWAIT or
+not. That native wait would stop every task of the thread. Setting the C timeout to 0 around each call would cost two
+ioctls, be visible in `gettimeout()` and race with other threads.
+
+So each socket gets, at its first operation in a hub, a second `_socket.socket` over the same descriptor (`_View`) whose
+own C timeout is None for ever. With MSG_DONTWAIT its calls go straight to the kernel and return at once, whatever
+timeout the user set and whether or not the descriptor is O_NONBLOCK; nothing of the user's socket is touched. Only
+accept and connect know no flags: a listener is made O_NONBLOCK at its first accept, and connect switches O_NONBLOCK
+on for the one call.
+
+Who may be in the table
+-----------------------
+An entry belongs to one socket *object*: it is found by descriptor number and then checked by identity, because the
+kernel hands out a closed number again at once. Entries leave by `forget` (close, detach) or when the owner is
+collected. The view never closes the descriptor: it is detached first, in `__del__` at the latest.
+"""
+
+import _socket
+import errno
+import os
+import weakref
+from abc import abstractmethod
+from typing import Any
+
+from rimstone import clock
+from rimstone.iomodel.base import IO, READ, TIMEOUT, WRITE, Buffer, IOModel, Scheduler
+
+__all__ = ["ReadinessModel", "SocketEntry"]
+
+MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
+MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
+_CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR})
+_UNIX_CONNECT_RETRY_SECONDS = 0.005
+
+
+class _View(_socket.socket):
+    """A second socket object over the user's descriptor, which it never closes."""
+
+    def __del__(self) -> None:
+        self.detach()
+
+
+class SocketEntry:
+    """What a hub knows of one socket object.
+
+    Attributes:
+        owner: Weak reference to the user's socket; an entry whose owner is another object is stale.
+        armed: True once the model has a lasting registration for the descriptor (epoll only).
+        nonblocking: True once the listener was made O_NONBLOCK.
+    """
+
+    __slots__ = ("armed", "fd", "nonblocking", "owner", "recv", "recv_into", "send", "view")
+
+    def __init__(self, fd: int, owner: "weakref.ref[Any]", view: _View) -> None:
+        self.fd = fd
+        self.owner = owner
+        self.view = view
+        self.recv = view.recv
+        self.recv_into = view.recv_into
+        self.send = view.send
+        self.armed = False
+        self.nonblocking = False
+
+
+def _view_of(sock: Any, fd: int) -> _View:
+    view = _View(sock.family, sock.type, sock.proto, fd)
+    if view.gettimeout() is not None:
+        # socket.setdefaulttimeout() is in force: CPython gave the view that timeout. Taking it off clears O_NONBLOCK,
+        # which belongs to the user's socket, so put that back.
+        blocking = os.get_blocking(fd) and sock.gettimeout() is None
+        view.settimeout(None)
+        os.set_blocking(fd, blocking)
+    return view
+
+
+class ReadinessModel(IOModel):
+    """A model that is told when a descriptor is ready. Subclasses say how to watch descriptors and how to poll."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__(scheduler)
+        self._entries: dict[int, SocketEntry] = {}
+        # Tasks that wait, by descriptor. Several may wait for the same one, as threads may: all are woken and try.
+        self._readers: dict[int, list[Any]] = {}
+        self._writers: dict[int, list[Any]] = {}
+
+    # -- for subclasses ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _watch(self, fd: int) -> None:
+        """The tasks waiting for *fd* have changed: (de)register what `_readers` and `_writers` now say.
+
+        Raises PermissionError for a descriptor that cannot be polled because it is always ready.
+        """
+
+    def _arm(self, entry: SocketEntry) -> None:
+        """A task is about to wait for this socket after EAGAIN. Default: the same as for any descriptor."""
+        self._watch(entry.fd)
+
+    def _disarm(self, entry: SocketEntry) -> None:
+        """No task waits for this socket any more."""
+        self._watch(entry.fd)
+
+    def _ready(self, fd: int, events: int) -> None:
+        """Subclasses report here what poll found."""
+        make_ready = self.scheduler.make_ready
+        if events & READ:
+            tasks = self._readers.pop(fd, None)
+            if tasks is not None:
+                for task in tasks:
+                    make_ready(task, IO)
+        if events & WRITE:
+            tasks = self._writers.pop(fd, None)
+            if tasks is not None:
+                for task in tasks:
+                    make_ready(task, IO)
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def _enlist(self, fd: int, events: int, task: Any) -> None:
+        if events & READ:
+            self._readers.setdefault(fd, []).append(task)
+        if events & WRITE:
+            self._writers.setdefault(fd, []).append(task)
+
+    def _delist(self, fd: int, task: Any) -> None:
+        for waiting in (self._readers, self._writers):
+            tasks = waiting.get(fd)
+            if tasks is not None and task in tasks:
+                tasks.remove(task)
+                if not tasks:
+                    del waiting[fd]
+
+    def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
+        task = self.scheduler.current
+        self._enlist(fd, events, task)
+        try:
+            self._watch(fd)
+            return self.scheduler.park(deadline) != TIMEOUT
+        except PermissionError:
+            return True
+        finally:
+            self._delist(fd, task)
+            self._watch_quietly(fd)
+
+    def _watch_quietly(self, fd: int) -> None:
+        try:
+            self._watch(fd)
+        except OSError:
+            pass  # closed meanwhile; nothing left to watch
+
+    def wait_socket(self, sock: Any, events: int, deadline: float | None = None) -> bool:
+        return self._wait_entry(self._entry(sock), events, deadline)
+
+    def _wait_entry(self, entry: SocketEntry, events: int, deadline: float | None) -> bool:
+        task = self.scheduler.current
+        fd = entry.fd
+        self._enlist(fd, events, task)
+        reason = 0
+        try:
+            self._arm(entry)
+            reason = self.scheduler.park(deadline)
+        finally:
+            # After an event for one direction the task has left that list already.
+            if reason != IO or events == READ | WRITE:
+                self._delist(fd, task)
+                if entry.view.fileno() >= 0:
+                    self._disarm(entry)
+        return reason != TIMEOUT
+
+    # -- the socket table --------------------------------------------------------------------------------------
+
+    def _entry(self, sock: Any) -> SocketEntry:
+        entry = self._entries.get(sock.fileno())
+        if entry is not None and entry.owner() is sock:
+            return entry
+        return self._adopt(sock)
+
+    def _adopt(self, sock: Any) -> SocketEntry:
+        fd = sock.fileno()
+        if fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self.forget(fd)  # a stale entry: its owner was closed behind our back and the number was handed out again
+        entries = self._entries
+
+        def collected(_: Any) -> None:
+            # The owner closed its descriptor before this runs, and the number may belong to another socket by now.
+            if entries.get(fd) is entry:
+                del entries[fd]
+            entry.view.detach()
+
+        entry = SocketEntry(fd, weakref.ref(sock, collected), _view_of(sock, fd))
+        entries[fd] = entry
+        return entry
+
+    def forget(self, fd: int) -> None:
+        entry = self._entries.pop(fd, None)
+        if entry is not None:
+            entry.view.detach()
+        if entry is not None or fd in self._readers or fd in self._writers:
+            self._ready(fd, READ | WRITE)
+            self._unwatch(fd, entry)
+
+    def _unwatch(self, fd: int, entry: SocketEntry | None) -> None:
+        """*fd* is going to be closed: drop its registration, if there is one."""
+
+    def close(self) -> None:
+        for entry in self._entries.values():
+            entry.view.detach()
+        self._entries.clear()
+
+    # -- operations --------------------------------------------------------------------------------------------
+
+    def recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
+        entry = self._entries.get(sock.fileno())
+        if entry is None or entry.owner() is not sock:
+            entry = self._adopt(sock)
+        if flags & MSG_WAITALL:
+            return self._recv_whole(entry, size_bytes, flags, timeout)
+        deadline: float | None = None
+        while True:
+            try:
+                return entry.recv(size_bytes, flags | MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+            if timeout is not None and deadline is None:
+                deadline = clock.monotonic() + timeout
+            self._wait_or_raise(entry, READ, deadline)
+
+    def _recv_whole(self, entry: SocketEntry, size_bytes: int, flags: int, timeout: float | None) -> bytes:
+        """MSG_WAITALL: the kernel ignores it together with MSG_DONTWAIT, so gather here."""
+        buffer = bytearray(size_bytes)
+        count = self._recv_into_whole(entry, memoryview(buffer), flags, timeout)
+        return bytes(buffer[:count])
+
+    def _recv_into_whole(self, entry: SocketEntry, view: memoryview, flags: int, timeout: float | None) -> int:
+        deadline = clock.deadline_after(timeout)
+        flags &= ~MSG_WAITALL
+        done = 0
+        while done < len(view):
+            count = self._retry(entry, READ, entry.recv_into, (view[done:], 0, flags | MSG_DONTWAIT), deadline)
+            if not count:
+                break
+            done += count
+        return done
+
+    def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+        entry = self._entry(sock)
+        if flags & MSG_WAITALL:
+            view = memoryview(buffer).cast("B")
+            return self._recv_into_whole(entry, view[: size_bytes or len(view)], flags, timeout)
+        deadline: float | None = None
+        while True:
+            try:
+                return entry.recv_into(buffer, size_bytes, flags | MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+            if timeout is not None and deadline is None:
+                deadline = clock.monotonic() + timeout
+            self._wait_or_raise(entry, READ, deadline)
+
+    def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
+        entry = self._entries.get(sock.fileno())
+        if entry is None or entry.owner() is not sock:
+            entry = self._adopt(sock)
+        try:
+            return entry.send(data, flags | MSG_DONTWAIT)
+        except BlockingIOError:
+            deadline = clock.deadline_after(timeout)
+        self._wait_or_raise(entry, WRITE, deadline)
+        return self._retry(entry, WRITE, entry.send, (data, flags | MSG_DONTWAIT), deadline)  # type: ignore[no-any-return]
+
+    def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
+        entry = self._entry(sock)
+        flags |= MSG_DONTWAIT
+        try:
+            sent = entry.send(data, flags)
+        except BlockingIOError:
+            sent = 0
+        with memoryview(data) as view, view.cast("B") as octets:
+            if sent == len(octets):
+                return
+            deadline = clock.deadline_after(timeout)
+            while sent < len(octets):
+                self._wait_or_raise(entry, WRITE, deadline)
+                with octets[sent:] as rest:
+                    sent += self._retry(entry, WRITE, entry.send, (rest, flags), deadline)
+
+    def accept(self, sock: Any, timeout: float | None) -> tuple[int, Any]:
+        entry = self._entry(sock)
+        if not entry.nonblocking:
+            # A client may withdraw between "readable" and accept; only O_NONBLOCK keeps accept from waiting then.
+            os.set_blocking(entry.fd, False)
+            entry.nonblocking = True
+        accept = entry.view._accept  # type: ignore[attr-defined]
+        return self._retry(entry, READ, accept, (), clock.deadline_after(timeout))  # type: ignore[no-any-return]
+
+    def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
+        entry = self._entry(sock)
+        deadline = clock.deadline_after(timeout)
+        while True:
+            blocking = os.get_blocking(entry.fd)
+            if blocking:
+                os.set_blocking(entry.fd, False)
+            try:
+                error = entry.view.connect_ex(address)
+            finally:
+                if blocking:
+                    os.set_blocking(entry.fd, True)
+            if error != errno.EAGAIN or sock.family != getattr(_socket, "AF_UNIX", -1):
+                break
+            # A Unix listener's backlog is full, and the kernel tells nobody when it has room again.
+            pause = clock.monotonic() + _UNIX_CONNECT_RETRY_SECONDS
+            if deadline is not None and deadline <= pause:
+                self.scheduler.park(deadline)
+                raise TimeoutError("timed out")
+            self.scheduler.park(pause)
+        if error == 0:
+            return
+        if error not in _CONNECTING:
+            raise OSError(error, os.strerror(error))
+        while True:
+            self._wait_or_raise(entry, WRITE, deadline)
+            error = entry.view.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
+            try:
+                entry.view.getpeername()
+            except OSError as not_yet:
+                # An event from before the connect, seen late.
+                if not_yet.errno != errno.ENOTCONN:
+                    raise
+            else:
+                return
+
+    def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
+        entry = self._entry(sock)
+        return self._retry(entry, direction, getattr(entry.view, method), args, clock.deadline_after(timeout))
+
+    def _retry(
+        self, entry: SocketEntry, direction: int, function: Any, args: tuple[Any, ...], deadline: float | None
+    ) -> Any:
+        while True:
+            try:
+                return function(*args)
+            except BlockingIOError:
+                pass
+            self._wait_or_raise(entry, direction, deadline)
+
+    def _wait_or_raise(self, entry: SocketEntry, direction: int, deadline: float | None) -> None:
+        if not self._wait_entry(entry, direction, deadline):
+            raise TimeoutError("timed out")

@@ -1,0 +1,123 @@
+"""The contract of an IO model: how one hub waits for descriptors. Read this first, then `_readiness.py`, then `epoll.py`.
+
+The contract is made of operations (recv, send, accept, connect, wait), not of readiness, so that a model which is told
+"this descriptor can be read" (select, epoll) and one which is told "this read has completed" (io_uring) fill the same
+slot. An operation is called by a task and may park it; `poll` is called by the scheduler and makes tasks ready; `wake`
+may be called by anybody.
+
+A model knows the hub above it only as a `Scheduler`: three names, given at construction.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+__all__ = ["FOREVER", "IO", "KILLED", "READ", "TIMEOUT", "UNPARKED", "WRITE", "Buffer", "IOModel", "Scheduler"]
+
+READ = 1
+WRITE = 2
+
+# Why a park ended. Plain ints: an exception object per wait is where gevent's time goes.
+UNPARKED = 1
+TIMEOUT = 2
+IO = 3
+KILLED = 4
+
+FOREVER = None
+
+Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer arrives with Python 3.12
+
+
+class Scheduler(Protocol):
+    """What an IO model needs of its hub."""
+
+    current: Any
+    """The task that runs now; the model keeps it while it waits and gives it back to `make_ready`."""
+
+    def park(self, deadline: float | None = None) -> int:
+        """Suspend the current task until `make_ready`, *deadline* or a kill (which raises). Returns the reason."""
+
+    def make_ready(self, task: Any, reason: int) -> None:
+        """Let *task* run again; without effect on a task that is not parked."""
+
+
+class IOModel(ABC):
+    """Waits for the descriptors of one hub.
+
+    Every operation takes the socket object (its `fileno()` and family are used, its own timeout is not) and `timeout`
+    in seconds, None for ever. All raise `TimeoutError("timed out")` when it passes, `OSError` as the system call does,
+    and whatever `Task.kill` throws into the waiting task.
+
+    Call from: the hub's own thread, except `wake`. After fork: the child must not use the parent's model.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+
+    @classmethod
+    def why_unavailable(cls) -> str | None:
+        """Why this model cannot be used here, in words; None when it works."""
+        return None
+
+    # -- operations, called by tasks ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
+        """Receive up to *size_bytes*; b"" at the end of the stream."""
+
+    @abstractmethod
+    def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+        """Receive into *buffer* (all of it when *size_bytes* is 0); returns the count."""
+
+    @abstractmethod
+    def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
+        """Send some of *data*; returns how many bytes the kernel took."""
+
+    @abstractmethod
+    def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
+        """Send all of *data*; *timeout* covers the whole of it, as in `socket.sendall`."""
+
+    @abstractmethod
+    def accept(self, sock: Any, timeout: float | None) -> tuple[int, Any]:
+        """Take the next connection: (new descriptor, peer address)."""
+
+    @abstractmethod
+    def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
+        """Connect to *address*, whose host must be numeric already."""
+
+    @abstractmethod
+    def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
+        """Run the socket method named *method*, whose last argument is its flags, until it does not block.
+
+        For the operations that have no entry of their own: recvfrom, recvmsg, sendto, sendmsg and their kin.
+        """
+
+    @abstractmethod
+    def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
+        """Wait until *fd* is ready for READ or WRITE (or-ed); level-triggered: true at once if it is ready now.
+
+        Returns False when *deadline* (on `clock.monotonic`) passed. A regular file is always ready.
+        """
+
+    @abstractmethod
+    def wait_socket(self, sock: Any, events: int, deadline: float | None = None) -> bool:
+        """Like `wait`, for a caller that has just seen EAGAIN on *sock*; may be edge-triggered, hence cheaper."""
+
+    @abstractmethod
+    def forget(self, fd: int) -> None:
+        """The descriptor is about to be closed by its owner: wake who waits for it; they see EBADF."""
+
+    # -- called by the scheduler -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def poll(self, timeout: float | None) -> None:
+        """Make ready what became ready; waits up to *timeout* seconds (None: for ever, 0: not at all)."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End a `poll` that waits, or the next one. Any thread, also from a signal handler."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back every descriptor of the model itself. Idempotent."""

@@ -1,0 +1,113 @@
+"""epoll(7): one persistent edge-triggered registration per socket. Linux. Read `base.py` and `_readiness.py` first.
+
+What the kernel does, and what follows
+--------------------------------------
+* A socket is registered once, at its first EAGAIN, for both directions with EPOLLET, and never modified: a connection
+  that never has to wait costs no epoll_ctl at all, one that waits a thousand times costs one.
+* An edge is reported once. None is lost, because every operation tries the system call first and waits only after
+  EAGAIN: whatever arrives after that EAGAIN makes a new edge. An edge that nobody waits for is dropped.
+* One report can stand for several things (data and FIN, two datagrams). So a woken task tries until EAGAIN as always,
+  and nothing is ever remembered about "drained".
+* Edge-triggered also means that a stale registration (a descriptor that was dup'ed or inherited and closed here) can
+  not spin the loop; under a reused number it causes one spurious wake, which "try again" absorbs.
+* A raw descriptor (`wait`) may be closed by anybody at any time, so it is registered for one wait only and taken out
+  again after it. If the number belongs to a registered socket, EPOLL_CTL_MOD makes the kernel look again, which turns
+  the edge into a level for that one wait.
+"""
+
+import select
+
+from rimstone.iomodel._readiness import ReadinessModel, SocketEntry
+from rimstone.iomodel._wakeup import Wakeup
+from rimstone.iomodel.base import READ, WRITE, Scheduler
+
+__all__ = ["EpollModel"]
+
+_MAX_EVENTS = 512
+
+
+class EpollModel(ReadinessModel):
+    """The default on Linux."""
+
+    name = "epoll"
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__(scheduler)
+        self._epoll = select.epoll()
+        self._wakeup = Wakeup()
+        self._epoll.register(self._wakeup.fd, select.EPOLLIN)
+        self._watched: dict[int, int] = {}  # raw descriptors -> events registered
+
+    @classmethod
+    def why_unavailable(cls) -> str | None:
+        return None if hasattr(select, "epoll") else "this system has no epoll (it is Linux only)"
+
+    def _arm(self, entry: SocketEntry) -> None:
+        if entry.armed:
+            return
+        mask = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+        self._watched.pop(entry.fd, None)
+        try:
+            self._epoll.register(entry.fd, mask)
+        except FileExistsError:
+            self._epoll.modify(entry.fd, mask)
+        entry.armed = True
+
+    def _disarm(self, entry: SocketEntry) -> None:
+        pass  # the registration stays: that is the point of it
+
+    def _watch(self, fd: int) -> None:
+        entry = self._entries.get(fd)
+        if entry is not None and entry.armed:
+            if fd in self._readers or fd in self._writers:
+                entry.armed = False
+                self._arm(entry)
+            return
+        mask = (select.EPOLLIN | select.EPOLLPRI if fd in self._readers else 0) | (
+            select.EPOLLOUT if fd in self._writers else 0
+        )
+        before = self._watched.get(fd)
+        if mask == 0:
+            if before is not None:
+                del self._watched[fd]
+                self._epoll.unregister(fd)
+        elif before is None:
+            try:
+                self._epoll.register(fd, mask)
+            except FileExistsError:  # left over from a dup of a descriptor that had this number
+                self._epoll.modify(fd, mask)
+            self._watched[fd] = mask
+        elif before != mask:
+            self._epoll.modify(fd, mask)
+            self._watched[fd] = mask
+
+    def _unwatch(self, fd: int, entry: SocketEntry | None) -> None:
+        if self._watched.pop(fd, None) is not None or (entry is not None and entry.armed):
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass  # closed already: the kernel has dropped it
+
+    def poll(self, timeout: float | None) -> None:
+        readable = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
+        writable = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+        for fd, mask in self._epoll.poll(timeout, _MAX_EVENTS):
+            if fd == self._wakeup.fd:
+                self._wakeup.clear()
+                continue
+            self._ready(fd, (READ if mask & readable else 0) | (WRITE if mask & writable else 0))
+            if fd in self._watched:
+                self._watch_quietly(fd)  # its tasks have left the lists: stop the level from being reported again
+
+    def wake(self) -> None:
+        self._wakeup.set()
+
+    def close(self) -> None:
+        super().close()
+        self._epoll.close()
+        self._wakeup.close()
+
+    def __repr__(self) -> str:
+        waiting = {fd for waiters in (self._readers, self._writers) for fd in waiters}
+        return f"<EpollModel, {len(self._entries)} sockets known, {len(waiting)} descriptors waited for>"
+

@@ -1,0 +1,51 @@
+"""Makes the standard library's blocking calls cooperative. One file per patched module.
+
+Patched are leaves only: threads stay threads. Every replacement is *dual*: in a thread whose hub runs tasks it lets
+the other tasks run, in any other thread it does what the standard one does. Sockets and TLS are patched in place, on
+their classes, so it does not matter who imported them before; `threading.Lock` and its kin are replaced in their
+module, so locks that exist before patching stay native: patch first.
+"""
+
+from collections.abc import Callable
+
+from rimstone.monkey import _dns, _selectors, _socket, _ssl, _threading, _time
+from rimstone.monkey._on_import import when_imported
+
+__all__ = ["is_patched", "patch_all"]
+
+_done: list[str] = []  # what has been patched, in order; patching is for the whole process and for good
+
+
+def patch_all() -> None:
+    """Patch sleep, sockets, DNS, TLS, selectors, locks and thread-local storage of this process. Again does nothing.
+
+    Call it first thing in a program. rimstone's own pools do it in their worker processes, never in yours.
+    """
+    _patch("time", _time.patch)
+    _patch("threading", _threading.patch)
+    _patch("socket", _socket.patch)
+    _patch("dns", _dns.patch)
+    _patch("selectors", _selectors.patch)
+    if "ssl" not in _done:
+        _done.append("ssl")
+        when_imported("ssl", _ssl.patch)
+    if "asyncio" not in _done:
+        _done.append("asyncio")
+        when_imported("asyncio.base_events", _asyncio)
+
+
+def _asyncio() -> None:
+    from rimstone import aio
+
+    aio.patch()
+
+
+def is_patched(name: str = "socket") -> bool:
+    """True when that part (time, threading, socket, dns, selectors, ssl, asyncio) is patched in this process."""
+    return name in _done
+
+
+def _patch(name: str, patch: Callable[[], None]) -> None:
+    if name not in _done:
+        patch()
+        _done.append(name)

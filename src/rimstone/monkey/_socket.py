@@ -1,0 +1,271 @@
+"""Every blocking method of socket.socket, in place on the class. Read `iomodel/_readiness.py` first.
+
+Each method asks three questions: does this thread run tasks (else the original), is the user's socket non-blocking
+(else `BlockingIOError` as ever), and then hands the operation to the hub's IO model, with the user's own timeout.
+"""
+
+import _socket
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from rimstone import clock
+from rimstone._originals import poll, select_select
+from rimstone.hub import current_hub, sleep
+from rimstone.hub.scheduler import Hub
+from rimstone.iomodel.base import READ, WRITE
+from rimstone.monkey._dns import numeric_address
+
+__all__ = ["hub_for", "native_wait", "patch"]
+
+_Raw = _socket.socket
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+_DESCRIPTOR_PAUSES_SECONDS = (0.01, 0.02, 0.05, *([0.1] * 300))  # half a minute of others finishing, then give up
+
+
+def hub_for(sock: Any) -> Hub | None:
+    """The hub that must do the waiting for *sock*; None where the original method is right."""
+    hub = current_hub()
+    if hub is None or sock.gettimeout() == 0:
+        return None
+    return hub
+
+
+def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
+    hub = current_hub()
+    if hub is None or (timeout := self.gettimeout()) == 0:
+        return _Raw.recv(self, bufsize, flags)
+    return hub.io.recv(self, bufsize, flags, timeout)
+
+
+def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    hub = current_hub()
+    if hub is None or (timeout := self.gettimeout()) == 0:
+        return _Raw.recv_into(self, buffer, nbytes, flags)
+    return hub.io.recv_into(self, buffer, nbytes, flags, timeout)
+
+
+def send(self: Any, data: Any, flags: int = 0, /) -> int:
+    hub = current_hub()
+    if hub is None or (timeout := self.gettimeout()) == 0:
+        return _Raw.send(self, data, flags)
+    return hub.io.send(self, data, flags, timeout)
+
+
+def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
+    hub = current_hub()
+    if hub is None or (timeout := self.gettimeout()) == 0:
+        return _Raw.sendall(self, data, flags)
+    return hub.io.sendall(self, data, flags, timeout)
+
+
+def _accept(self: Any) -> tuple[int, Any]:
+    hub = current_hub()
+    timeout = self.gettimeout()
+    if timeout == 0:
+        return _Raw._accept(self)  # type: ignore[attr-defined, no-any-return]
+    while True:
+        if hub is not None:
+            return _with_descriptors(lambda: hub.io.accept(self, timeout))
+        try:
+            return _Raw._accept(self)  # type: ignore[attr-defined, no-any-return]
+        except BlockingIOError:
+            # A hub has made this listener O_NONBLOCK; for a plain thread it still blocks.
+            native_wait(self, READ, clock.deadline_after(timeout))
+
+
+def connect(self: Any, address: Any, /) -> None:
+    hub = hub_for(self)
+    if hub is None:
+        return _Raw.connect(self, address)
+    timeout = self.gettimeout()
+    return hub.io.connect(self, numeric_address(self, address), timeout)
+
+
+def connect_ex(self: Any, address: Any, /) -> int:
+    hub = hub_for(self)
+    if hub is None:
+        return _Raw.connect_ex(self, address)
+    timeout = self.gettimeout()
+    try:
+        hub.io.connect(self, numeric_address(self, address), timeout)
+    except TimeoutError as error:
+        return error.errno or errno.EAGAIN  # EAGAIN for our own timeout, as the C function does
+    except socket.gaierror:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return error.errno
+    return 0
+
+
+def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+    return _call(self, READ, "recvfrom", (bufsize,), flags)  # type: ignore[no-any-return]
+
+
+def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+    return _call(self, READ, "recvfrom_into", (buffer, nbytes), flags)  # type: ignore[no-any-return]
+
+
+def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    return _call(self, READ, "recvmsg", (bufsize, ancbufsize), flags)
+
+
+def recvmsg_into(self: Any, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    return _call(self, READ, "recvmsg_into", (list(buffers), ancbufsize), flags)
+
+
+def _call(self: Any, direction: int, method: str, args: tuple[Any, ...], flags: int) -> Any:
+    hub = hub_for(self)
+    if hub is None:
+        return getattr(_Raw, method)(self, *args, flags)
+    return hub.io.call(self, direction, method, (*args, flags | _socket.MSG_DONTWAIT), self.gettimeout())
+
+
+def sendto(self: Any, data: Any, *flags_and_address: Any) -> int:
+    hub = hub_for(self)
+    if hub is None or not 1 <= len(flags_and_address) <= 2:
+        return _Raw.sendto(self, data, *flags_and_address)
+    *flags, address = flags_and_address
+    args = (data, (flags[0] if flags else 0) | _socket.MSG_DONTWAIT, numeric_address(self, address))
+    return hub.io.call(self, WRITE, "sendto", args, self.gettimeout())  # type: ignore[no-any-return]
+
+
+def sendmsg(self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
+    hub = hub_for(self)
+    if hub is None:
+        return _Raw.sendmsg(self, buffers, ancdata, flags, address)
+    if address is not None:
+        address = numeric_address(self, address)
+    # Iterators must survive a second try.
+    args = (list(buffers), list(ancdata), flags | _socket.MSG_DONTWAIT, address)
+    return hub.io.call(self, WRITE, "sendmsg", args, self.gettimeout())  # type: ignore[no-any-return]
+
+
+def bind(self: Any, address: Any, /) -> None:
+    _Raw.bind(self, address if current_hub() is None else numeric_address(self, address))
+
+
+def detach(self: Any) -> int:
+    hub = current_hub()
+    if hub is not None:
+        fd = self.fileno()
+        if fd >= 0:
+            hub.io.forget(fd)
+    return _original_detach(self)  # type: ignore[no-any-return]
+
+
+def _real_close(self: Any, _ss: Any = _Raw) -> None:
+    hub = current_hub()
+    if hub is not None:
+        fd = self.fileno()
+        if fd >= 0:
+            hub.io.forget(fd)
+    _ss.close(self)
+
+
+def _sendfile_use_sendfile(self: Any, file: Any, offset: int = 0, count: int | None = None) -> int:
+    """os.sendfile knows no MSG_DONTWAIT, so the descriptor is O_NONBLOCK while it runs."""
+    hub = current_hub()
+    if hub is None:
+        return _original_sendfile(self, file, offset, count)  # type: ignore[no-any-return]
+    self._check_sendfile_params(file, offset, count)
+    try:
+        source = file.fileno()
+        size = os.fstat(source).st_size
+    except (AttributeError, OSError, ValueError) as error:
+        raise socket._GiveupOnSendfile(error) from None  # type: ignore[attr-defined]
+    timeout = self.gettimeout()
+    if timeout == 0:
+        raise ValueError("non-blocking sockets are not supported")
+    deadline = clock.deadline_after(timeout)
+    fd = self.fileno()
+    blocking = os.get_blocking(fd)
+    os.set_blocking(fd, False)
+    total = 0
+    try:
+        while count is None or total < count:
+            block = min((size or 2**30) if count is None else count - total, 2**30)
+            try:
+                sent = os.sendfile(fd, source, offset, block)
+            except BlockingIOError:
+                if not hub.io.wait_socket(self, WRITE, deadline):
+                    raise TimeoutError("timed out") from None
+                continue
+            except OSError as error:
+                if total == 0:
+                    raise socket._GiveupOnSendfile(error) from None  # type: ignore[attr-defined]
+                raise
+            if sent == 0:
+                break
+            offset += sent
+            total += sent
+        return total
+    finally:
+        if blocking and self.fileno() == fd:
+            os.set_blocking(fd, True)
+        if total > 0 and hasattr(file, "seek"):
+            file.seek(offset)
+
+
+def __init__(self: Any, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+    if fileno is not None or current_hub() is None:
+        _original_init(self, family, type, proto, fileno)
+    else:
+        _with_descriptors(lambda: _original_init(self, family, type, proto, fileno))
+
+
+def _with_descriptors(make: Callable[[], Any]) -> Any:
+    """Run *make*; when the process is out of descriptors, let other tasks give some back and try again."""
+    for pause in _DESCRIPTOR_PAUSES_SECONDS:
+        try:
+            return make()
+        except OSError as error:
+            hub = current_hub()
+            if error.errno not in _OUT_OF_DESCRIPTORS or hub is None or len(hub.tasks) < 2:
+                raise
+        sleep(pause)
+    return make()
+
+
+def native_wait(sock: Any, direction: int, deadline: float | None) -> None:
+    """Block this thread, which has no hub, until *sock* is ready.
+
+    Raises:
+        TimeoutError: *deadline* passed.
+    """
+    timeout = clock.remaining(deadline)
+    if poll is None:
+        fds = [sock.fileno()]
+        reading, writing = (fds, []) if direction == READ else ([], fds)
+        ready: Any = any(select_select(reading, writing, [], timeout))
+    else:
+        import select
+
+        poller = poll()
+        poller.register(sock.fileno(), select.POLLIN if direction == READ else select.POLLOUT)
+        ready = poller.poll(None if timeout is None else timeout * 1000)
+    if not ready:
+        raise TimeoutError("timed out")
+
+
+_original_init = socket.socket.__init__
+_original_detach = socket.socket.detach
+_original_sendfile = getattr(socket.socket, "_sendfile_use_sendfile", None)
+
+_METHODS = (
+    *(recv, recv_into, send, sendall, _accept, connect, connect_ex, recvfrom, recvfrom_into, sendto, bind, detach),
+    *(recvmsg, recvmsg_into, sendmsg, _real_close, __init__),
+)
+
+
+def patch() -> None:
+    for method in _METHODS:
+        name = method.__name__
+        if hasattr(socket.socket, name):
+            setattr(socket.socket, name, method)
+    if hasattr(os, "sendfile"):
+        socket.socket._sendfile_use_sendfile = _sendfile_use_sendfile  # type: ignore[attr-defined]

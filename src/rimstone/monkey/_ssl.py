@@ -1,0 +1,124 @@
+"""TLS: the C object behind every SSLSocket is wrapped, so that "want read" and "want write" park the task.
+
+SSLSocket's own Python code stays as it is. Two things change, both in place:
+
+* `SSLContext._wrap_socket` returns a `_Connection` around the C object. Its read, write, do_handshake and shutdown
+  try, and wait for the socket when OpenSSL asks for more.
+* The C object waits natively as long as the socket's C timeout says, so that one is 0 from then on, and the user's
+  timeout is kept in the instance and reported by `gettimeout`. In a plain thread the same loop waits natively.
+"""
+
+import _socket
+import _ssl
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from rimstone import clock
+from rimstone.hub import current_hub
+from rimstone.iomodel.base import READ, WRITE
+from rimstone.monkey._socket import native_wait
+
+__all__ = ["patch"]
+
+_Raw = _socket.socket
+_USER_TIMEOUT = "_rimstone_user_timeout"  # in the instance's __dict__; absent while the C timeout is the user's
+
+
+class _Connection:
+    """The C object of one TLS connection; waits for its socket where the C object would raise or block."""
+
+    def __init__(self, sslobj: Any, sock: Any) -> None:
+        self.__dict__["_sslobj"] = sslobj
+        self.__dict__["_sock"] = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sslobj, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._sslobj, name, value)
+
+    def do_handshake(self) -> None:
+        self._until_done(self._sslobj.do_handshake)
+
+    def read(self, *args: Any) -> Any:
+        return self._until_done(self._sslobj.read, *args)
+
+    def write(self, data: Any) -> int:
+        return self._until_done(self._sslobj.write, data)  # type: ignore[no-any-return]
+
+    def shutdown(self) -> Any:
+        return self._until_done(self._sslobj.shutdown)
+
+    def _until_done(self, operation: Callable[..., Any], *args: Any) -> Any:
+        sock = self._sock
+        timeout = sock.gettimeout()
+        deadline: float | None = None
+        while True:
+            try:
+                return operation(*args)
+            except ssl.SSLWantReadError:
+                if timeout == 0:
+                    raise
+                direction = READ
+            except ssl.SSLWantWriteError:
+                if timeout == 0:
+                    raise
+                direction = WRITE
+            if timeout is not None and deadline is None:
+                deadline = clock.monotonic() + timeout
+            _wait(sock, direction, deadline, operation.__name__)
+
+
+def _wait(sock: Any, direction: int, deadline: float | None, operation: str) -> None:
+    hub = current_hub()
+    message = f"The {operation} operation timed out"
+    if hub is None:
+        try:
+            native_wait(sock, direction, deadline)
+        except TimeoutError:
+            raise TimeoutError(message) from None
+    elif not hub.io.wait_socket(sock, direction, deadline):
+        raise TimeoutError(message)
+
+
+def _wrap_socket(self: Any, sock: Any, *args: Any, **kwargs: Any) -> _Connection:
+    sslobj = _ssl._SSLContext._wrap_socket(self, sock, *args, **kwargs)
+    if _USER_TIMEOUT not in sock.__dict__:
+        sock.__dict__[_USER_TIMEOUT] = _Raw.gettimeout(sock)
+    _Raw.settimeout(sock, 0)
+    return _Connection(sslobj, sock)
+
+
+def gettimeout(self: Any) -> float | None:
+    kept = self.__dict__
+    return kept[_USER_TIMEOUT] if _USER_TIMEOUT in kept else _Raw.gettimeout(self)
+
+
+def settimeout(self: Any, value: float | None) -> None:
+    if _USER_TIMEOUT not in self.__dict__:
+        _Raw.settimeout(self, value)
+        return
+    # Let the C code judge the value; then the C timeout must be 0 again.
+    try:
+        _Raw.settimeout(self, value)
+        self.__dict__[_USER_TIMEOUT] = _Raw.gettimeout(self)
+    finally:
+        _Raw.settimeout(self, 0)
+
+
+def setblocking(self: Any, flag: bool) -> None:
+    settimeout(self, None if flag else 0.0)
+
+
+def getblocking(self: Any) -> bool:
+    return gettimeout(self) != 0
+
+
+def patch() -> None:
+    ssl.SSLContext._wrap_socket = _wrap_socket  # type: ignore[attr-defined]
+    ssl.SSLSocket.gettimeout = gettimeout  # type: ignore[method-assign]
+    ssl.SSLSocket.settimeout = settimeout  # type: ignore[method-assign]
+    ssl.SSLSocket.setblocking = setblocking  # type: ignore[method-assign]
+    ssl.SSLSocket.getblocking = getblocking  # type: ignore[method-assign]
+    ssl.SSLSocket.timeout = property(gettimeout)  # type: ignore[assignment]

@@ -1,0 +1,21 @@
+"""threading.Lock, RLock and local, and queue.SimpleQueue: the leaves that Condition, Event, Semaphore, Barrier and the
+other queues stand on. Threads stay threads.
+
+`_thread.allocate_lock` is left alone: the import system takes its locks there.
+"""
+
+import queue
+import threading
+
+from rimstone.hub import local
+from rimstone.sync import Lock, RLock, SimpleQueue
+
+__all__ = ["patch"]
+
+
+def patch() -> None:
+    threading.Lock = Lock  # type: ignore[assignment, misc]
+    threading.RLock = RLock  # type: ignore[assignment, misc]
+    threading._allocate_lock = Lock  # type: ignore[attr-defined]  # Condition.wait parks on one of these
+    threading.local = local  # type: ignore[assignment, misc]
+    queue.SimpleQueue = SimpleQueue  # type: ignore[assignment, misc]
