@@ -9,7 +9,7 @@ import sys
 from asyncio import base_events, events
 from typing import Any
 
-from rimstone.hub import current_hub
+from rimstone.hub import swap_guest
 
 __all__ = ["patch"]
 
@@ -34,16 +34,12 @@ _original_run_forever = base_events.BaseEventLoop.run_forever
 
 
 def _run_forever(self: Any) -> None:
-    hub = current_hub()
-    if hub is None:
-        _original_run_forever(self)
-        return
-    task = hub.current
-    outer, task.guest = task.guest, _RunningLoop()
+    # Also where no hub runs yet: a coroutine may spawn the thread's first task.
+    outer = swap_guest(_RunningLoop())
     try:
         _original_run_forever(self)
     finally:
-        task.guest = outer
+        swap_guest(outer)
 
 
 def patch() -> None:

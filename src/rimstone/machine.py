@@ -100,7 +100,7 @@ def processes(*, root: Path = _ROOT) -> Reading:
 
 
 def descriptors() -> tuple[Reading, Reading]:
-    """The most descriptors this process may have open: the soft limit (in force) and the hard one (can be asked for)."""
+    """The most descriptors this process may have open: the soft limit, in force, and the hard one, to be had."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         Reading(_finite(soft), f"RLIMIT_NOFILE soft {_shown(soft)}"),

@@ -1,66 +1,8 @@
-"""The command line. One file per sub-command; this one names them and turns what ends them into an exit code.
+"""The command line. commands.py names the sub-commands; each has a file of its own. Read map.py, then pipeline.py."""
 
-Exit codes: 0 all went well, 1 some inputs failed (or the work could not go on), 2 the command was not understood or
-cannot start, 130 Ctrl-C, 141 the reader of our output went away.
-
-Start-up stays short because nothing heavy is imported before a command needs it.
-"""
-
-import importlib.metadata
 import sys
-from typing import Annotated, Any
-
-import typer
-from typer.core import TyperGroup
-
-from rimstone.cli import doctor as _doctor
-from rimstone.cli import map as _map
-from rimstone.cli import run as _run
-from rimstone.cli.problem import Problem
 
 __all__ = ["main"]
-
-
-class _Commands(TyperGroup):
-    """The group of sub-commands: a user's mistake ends in one line on stderr, never in our traceback."""
-
-    def invoke(self, ctx: Any) -> Any:  # the class of ctx has moved between versions of typer
-        try:
-            return super().invoke(ctx)
-        except Problem as problem:
-            typer.echo(f"rimstone: {problem}", err=True)
-            raise typer.Exit(problem.exit_code) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-
-
-# Plain help and plain errors: rich would add 0.1 s to every start.
-_app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Run plain, blocking Python functions on processes x threads x coroutines.",
-)
-_app.command("map")(_map.map_command)
-_app.command("run", context_settings=_run.CONTEXT_SETTINGS)(_run.run_command)
-_app.command("doctor")(_doctor.doctor_command)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"rimstone {importlib.metadata.version('rimstone')}")
-        raise typer.Exit
-
-
-@_app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,8 +11,12 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: What stands behind the program's name; None takes it from `sys.argv`.
     Raises:
-        SystemExit: always; its code is the exit code.
+        SystemExit: always; its code is the exit code (see commands.py).
     """
-    # Not `_app()`: calling the app replaces sys.excepthook, which a script under `rimstone run` may look at.
-    command = typer.main.get_command(_app)
-    command.main(args=sys.argv[1:] if arguments is None else arguments, prog_name="rimstone")
+    try:
+        # In here, because a Ctrl-C while this loads must end quietly, too.
+        from rimstone.cli.commands import run_command_line  # noqa: PLC0415
+
+        run_command_line(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)

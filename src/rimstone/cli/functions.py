@@ -56,12 +56,16 @@ def _load_file(file: str, attribute: str) -> ModuleType:
     path = os.path.realpath(file)
     if not file.endswith(".py"):
         alternative = f"{file}.py:{attribute}" if os.path.isfile(f"{file}.py") else None
-        raise Problem(f"{file!r} is not a Python file" + (f"; did you mean {alternative}?" if alternative else f"; {_FORMS}"))
+        raise Problem(
+            f"{file!r} is not a Python file" + (f"; did you mean {alternative}?" if alternative else f"; {_FORMS}")
+        )
     try:
         with open(path, "rb"):
             pass
     except FileNotFoundError:
-        raise Problem(f"there is no file {file!r}{_did_you_mean(os.path.basename(file), _python_files(path))}") from None
+        raise Problem(
+            f"there is no file {file!r}{_did_you_mean(os.path.basename(file), _python_files(path))}"
+        ) from None
     except OSError as error:
         raise Problem(f"cannot read {file!r}: {reason(error)}") from None
 
@@ -157,13 +161,19 @@ def _attribute_of(module: ModuleType, dotted: str, target: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
-            callables = [key for key, value in vars(found).items() if callable(value)] if hasattr(found, "__dict__") else []
+            callables = (
+                [key for key, value in vars(found).items() if callable(value)] if hasattr(found, "__dict__") else []
+            )
             names = [key for key in callables if not key.startswith("_")]
             own = [key for key in names if getattr(getattr(found, key), "__module__", None) == module.__name__] or names
             hint = _did_you_mean(name, names)
-            has = f"; it has {', '.join(own[:10])}{', ...' if len(own) > 10 else ''}" if own else "; it has no functions"
+            has = (
+                f"; it has {', '.join(own[:10])}{', ...' if len(own) > 10 else ''}" if own else "; it has no functions"
+            )
             raise Problem(f"{name_so_far} has no function {name!r}{hint}{has}") from None
-        name_so_far = f"{name_so_far}:{name}" if found is not module and name_so_far == target else f"{name_so_far}.{name}"
+        name_so_far = (
+            f"{name_so_far}:{name}" if found is not module and name_so_far == target else f"{name_so_far}.{name}"
+        )
     return found
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 __all__ = ["Interrupts"]
 
@@ -28,7 +29,7 @@ class Interrupts:
         self._installed = False
         self._before: Callable[[int, FrameType | None], object] | int | None = None
 
-    def __enter__(self) -> "Interrupts":
+    def __enter__(self) -> Self:
         # Started with SIGINT ignored (nohup, or `&` in a script), it stays ignored.
         before = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and before is not signal.SIG_IGN:

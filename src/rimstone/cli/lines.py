@@ -11,6 +11,7 @@ import select
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 __all__ = ["EndOfInput", "Line", "LineReader"]
 
@@ -47,20 +48,21 @@ class LineReader:
         self._emit = emit
         self._slots = threading.Semaphore(max_unfinished)
         self._stopped = False
-        # Closing the writing end makes the reading end ready: that ends a wait for the next line.
+        # A byte in this pipe ends a wait for the next line. (Closing it would not: a child may have a copy.)
         self._stop_reading_end, self._stop_writing_end = os.pipe()
         self._thread = threading.Thread(target=self._run, name="rimstone-map-reader", daemon=True)
 
-    def __enter__(self) -> "LineReader":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """Stop the thread, wherever it waits."""
         self._stopped = True
-        os.close(self._stop_writing_end)
+        os.write(self._stop_writing_end, b"x")
         self._slots.release()
         self._thread.join()
+        os.close(self._stop_writing_end)
         os.close(self._stop_reading_end)
 
     def finish_one(self) -> None:

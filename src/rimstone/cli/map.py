@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rimstone.cli.functions import load_function
+from rimstone.cli.output import OutputFailed
+from rimstone.cli.pipeline import Counts, InputFailed, map_lines
 from rimstone.cli.problem import FAILED, Problem, reason
 from rimstone.clock import monotonic
+from rimstone.errors import RimstoneError
+
+if TYPE_CHECKING:
+    from rimstone.cli.progress import PipelineProgress
 
 __all__ = ["map_command"]
 
@@ -21,10 +27,10 @@ _OUTPUT_CLOSED = 128 + 13  # what a shell reports for a program that SIGPIPE end
 
 
 def map_command(
-    function: Annotated[
-        str, typer.Argument(metavar="FILE.py:FUNCTION|MODULE:FUNCTION", help="What to call, with one argument.")
-    ],
-    inputs: Annotated[str | None, typer.Argument(metavar="[INPUTS|-]", help="One input a line; - is stdin.")] = None,
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="FILE.py:FUNCTION or MODULE:FUNCTION.")],
+    inputs: Annotated[
+        str | None, typer.Argument(metavar="INPUTS", help="A file, one input a line. Default, or -: stdin.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Each line is a JSON value, not text.")] = False,
     out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Write there instead of to stdout.")] = None,
     max_in_flight: Annotated[
@@ -39,7 +45,7 @@ def map_command(
         int | None, typer.Option("--coroutines", min=1, metavar="N", help="Coroutines a thread.")
     ] = None,
 ) -> None:
-    """Call a plain, blocking function with each line of INPUTS, on processes x threads x coroutines.
+    r"""Call a plain, blocking function with each line of INPUTS, on processes x threads x coroutines.
 
     Each line, without its line end, is the only argument of one call; empty lines count. For each, one JSON line is
     written as soon as its call completes, in the order of completion:
@@ -47,7 +53,7 @@ def map_command(
         {"input": ..., "value": ...}  or  {"input": ..., "error": {"type": ..., "message": ...}}
 
     Output is UTF-8 and strict JSON: a value without a JSON form (also NaN and Infinity) is that input's error. Bytes
-    of a text line that are not UTF-8 come out as \\udc80 to \\udcff. What the function prints goes to stderr.
+    of a text line that are not UTF-8 come out as \udc80 to \udcff. What the function prints goes to stderr.
 
     On a terminal, progress is shown on stderr, unless the results go to a terminal too.
 
@@ -63,9 +69,6 @@ def map_command(
         if output_fd is None:
             raise Problem("standard output is closed; name a file with --out FILE")
 
-        from rimstone.cli.pipeline import Counts, InputFailed, map_lines  # noqa: PLC0415  # start-up time
-        from rimstone.errors import WorkerStartFailed  # noqa: PLC0415
-
         counts = Counts()
         started = monotonic()
         stack.callback(_print_summary, counts, started)
@@ -75,23 +78,29 @@ def map_command(
                     map_lines(
                         pool, fn, source.fd, output_fd, as_json=as_json, max_in_flight=max_in_flight, counts=counts
                     )
-                except OSError as error:
-                    raise _OutputFailed from error
-        except _OutputFailed as failed:
-            raise _output_problem(failed.__cause__, out) from None
+                except OutputFailed as failed:
+                    raise _LeaveAtOnce(failed.error) from None
+        except _LeaveAtOnce as leaving:
+            raise _output_problem(leaving.error, out) from None
         except InputFailed as failed:
             raise Problem(
-                f"stopped after {counts.done} inputs, because {source.name} could not be read on: {failed.__cause__}",
+                f"stopped after {counts.done} inputs: {source.name} could not be read on: {reason(failed.error)}",
                 FAILED,
             ) from None
-        except WorkerStartFailed as failed:
-            raise Problem(str(failed), FAILED) from None
+        except RimstoneError as error:
+            raise Problem(f"stopped after {counts.done} inputs: {error}", FAILED) from None
+        except OSError as error:
+            raise Problem(f"stopped after {counts.done} inputs: the pool could not go on: {error}", FAILED) from None
     if counts.failed:
         raise typer.Exit(FAILED)
 
 
-class _OutputFailed(KeyboardInterrupt):
-    """Results can no longer be written. Leaves the pool as Ctrl-C does, so that it ends its workers at once."""
+class _LeaveAtOnce(KeyboardInterrupt):
+    """Nobody can take results any more. Leaves the pool as Ctrl-C does, so that it ends its workers at once."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +185,14 @@ def _opened_output(out: str, source: _Input) -> Iterator[int]:
         os.close(fd)
 
 
-def _output_problem(error: BaseException | None, out: str | None) -> Exception:
+def _output_problem(error: OSError, out: str | None) -> Exception:
     if isinstance(error, BrokenPipeError):
         return typer.Exit(_OUTPUT_CLOSED)
     what = "the results" if out is None or out == "-" else f"the results to {out!r}"
-    why = reason(error) if isinstance(error, OSError) else str(error)
-    return Problem(f"stopped, because {what} cannot be written: {why}", FAILED)
+    return Problem(f"stopped, because {what} cannot be written: {reason(error)}", FAILED)
 
 
-def _progress(counts: "Counts", source: _Input, output_fd: int) -> "PipelineProgress | nullcontext[None]":  # noqa: F821
+def _progress(counts: Counts, source: _Input, output_fd: int) -> "PipelineProgress | nullcontext[None]":
     # Results that scroll by on the same screen show the progress themselves, and would tear the bar.
     if not _is_terminal(2) or os.isatty(output_fd):
         return nullcontext()
@@ -193,7 +201,7 @@ def _progress(counts: "Counts", source: _Input, output_fd: int) -> "PipelineProg
     return PipelineProgress(counts, source.total_bytes)
 
 
-def _print_summary(counts: "Counts", started: float) -> None:  # noqa: F821
+def _print_summary(counts: Counts, started: float) -> None:
     if _is_terminal(2):
         seconds = monotonic() - started
         rate = counts.done / seconds if seconds else 0.0

@@ -12,9 +12,21 @@ from collections import deque
 from rimstone.cli.interrupts import Interrupts
 from rimstone.clock import deadline_after, remaining
 
-__all__ = ["Output"]
+__all__ = ["Output", "OutputFailed"]
 
 _MUCH_BYTES = 1 << 15
+
+
+class OutputFailed(Exception):
+    """Results can no longer be written.
+
+    Attributes:
+        error: Why; BrokenPipeError when the reader went away.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Output:
@@ -46,7 +58,7 @@ class Output:
         Args:
             timeout: Seconds after which the rest stays unwritten because nobody takes it; None waits for ever.
         Raises:
-            OSError: BrokenPipeError when the reader went away, others when the device is full or gone.
+            OutputFailed: the reader went away, or the device is full or gone.
             KeyboardInterrupt: Ctrl-C while waiting for the reader; a later flush goes on where this one stopped.
         """
         deadline = deadline_after(timeout)
@@ -59,6 +71,8 @@ class Output:
                 written = os.write(self._fd, self._current[: self._write_bytes])
             except BlockingIOError:
                 continue  # somebody else made it non-blocking, and filled it first
+            except OSError as error:
+                raise OutputFailed(error) from error
             self._current = self._current[written:]
 
     def _next_piece(self) -> bytes:

@@ -18,10 +18,22 @@ from rimstone.cli.output import Output
 from rimstone.cli.records import error_record, parse_json_line, text_as_json, value_record
 from rimstone.errors import WorkerStartFailed
 
-__all__ = ["Counts", "map_lines"]
+__all__ = ["Counts", "InputFailed", "map_lines"]
 
 # How long finished lines may take to reach a reader that does not read, after Ctrl-C.
 _LAST_WORDS_SECONDS = 1.0
+
+
+class InputFailed(Exception):
+    """The input could not be read on.
+
+    Attributes:
+        error: Why.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -73,7 +85,7 @@ def map_lines(
         counts: Kept up to date.
     Raises:
         KeyboardInterrupt: Ctrl-C; what had finished by then is written.
-        OSError: BrokenPipeError when the reader of the output went away, others when it cannot be written.
+        OutputFailed: The results can no longer be written.
         InputFailed: The input could not be read on; all before it is done and written.
         WorkerStartFailed: No call can run.
     """
@@ -85,10 +97,6 @@ def map_lines(
     ):
         output = Output(output_fd, interrupts)
         _Pipeline(pool, fn, events, reader, output, interrupts, as_json, counts).run()
-
-
-class InputFailed(Exception):
-    """Reading the input stopped with an error, which is the cause."""
 
 
 class _Pipeline:
@@ -123,7 +131,7 @@ class _Pipeline:
             self._output.flush()
             raise
         if end.error is not None:
-            raise InputFailed from end.error
+            raise InputFailed(end.error)
 
     def _work(self) -> EndOfInput:
         end: EndOfInput | None = None

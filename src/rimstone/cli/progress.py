@@ -31,7 +31,9 @@ class PipelineProgress(Progress):
             console: Where to draw; None means stderr.
         """
         self._counts = counts
-        self._samples: deque[tuple[float, int]] = deque([(monotonic(), 0)], maxlen=int(_RATE_WINDOW_SECONDS * _REDRAWS_PER_SECOND))
+        self._samples: deque[tuple[float, int]] = deque(
+            [(monotonic(), 0)], maxlen=int(_RATE_WINDOW_SECONDS * _REDRAWS_PER_SECOND)
+        )
         super().__init__(
             BarColumn(bar_width=24),
             TaskProgressColumn(),

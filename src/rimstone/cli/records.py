@@ -1,8 +1,8 @@
-"""One line in, one JSON object out: the text forms of inputs, values and errors.
+r"""One line in, one JSON object out: the text forms of inputs, values and errors.
 
 Output is UTF-8 and strict JSON. Bytes of an input that are not UTF-8 reach the function as lone surrogates
 (`surrogateescape`: `text.encode("utf-8", "surrogateescape")` gives the bytes back) and come out as the escapes
-\\udc80 to \\udcff. NaN and Infinity have no JSON form, neither in inputs nor in values.
+\udc80 to \udcff. NaN and Infinity have no JSON form, neither in inputs nor in values.
 """
 
 import json

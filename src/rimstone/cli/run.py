@@ -1,5 +1,6 @@
 """`rimstone run`: a script, as `python SCRIPT` would run it, in a process that is patched first."""
 
+import builtins
 import importlib.util
 import os
 import runpy
@@ -9,20 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from rimstone.cli.functions import put_on_path
 from rimstone.cli.problem import FAILED, Problem, reason
 from rimstone.cli.tracebacks import print_users_traceback, users_traceback
 
 __all__ = ["CONTEXT_SETTINGS", "run_command"]
 
 # From SCRIPT on, everything belongs to the script, also --help.
-CONTEXT_SETTINGS: dict[str, Any] = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+CONTEXT_SETTINGS: dict[str, Any] = {"allow_interspersed_args": False}
 
 
 def run_command(
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A Python file, or with -m a module's name.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Handed to the script as they are.")
+        list[str] | None, typer.Argument(metavar="ARGS", help="Handed to the script as they are.")
     ] = None,
     as_module: Annotated[bool, typer.Option("-m", help="SCRIPT is a module's name, as in python -m.")] = False,
 ) -> None:
@@ -32,7 +32,7 @@ def run_command(
     """
     # Refuse a misspelt name before anything is patched.
     if as_module:
-        put_on_path(os.getcwd())
+        _put_in_place_of_launcher(os.getcwd())
         _check_module(script)
     else:
         source = _read_script(script)
@@ -85,10 +85,15 @@ def _run_file(script: str, source: bytes) -> None:
     and pickles still need it.
     """
     path = os.path.abspath(script)
-    put_on_path(os.path.dirname(os.path.realpath(script)))
+    _put_in_place_of_launcher(os.path.dirname(os.path.realpath(script)))
     main = ModuleType("__main__")
     main.__file__ = path
-    main.__builtins__ = __builtins__  # type: ignore[attr-defined]
-    main.__dict__["__cached__"] = None
+    main.__dict__.update(__builtins__=builtins, __cached__=None)
     sys.modules["__main__"] = main
-    exec(compile(source, path, "exec"), main.__dict__)  # noqa: S102  # running the user's script is what it is for
+    exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)  # noqa: S102  # running the user's script is what it is for
+
+
+def _put_in_place_of_launcher(folder: str) -> None:
+    """Make *folder* `sys.path[0]`, where Python put the folder of our own launcher, unless told to put none (-P)."""
+    if not sys.flags.safe_path:
+        sys.path[0] = folder

@@ -12,10 +12,8 @@ _OUR_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def _leads_to_user_code(file: str) -> bool:
-    return (
-        file.startswith((_OUR_FOLDER, "<frozen importlib", "<frozen runpy"))
-        or file == importlib.__file__
-        or file == runpy.__file__
+    return file in {importlib.__file__, runpy.__file__} or file.startswith(
+        (_OUR_FOLDER, "<frozen importlib", "<frozen runpy")
     )
 
 

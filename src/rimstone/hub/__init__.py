@@ -2,10 +2,11 @@
 
 from rimstone.hub.local import local
 from rimstone.hub.parking import Waiter, waiter
-from rimstone.hub.scheduler import Hub, close_hub, current_hub, get_hub, live_tasks
-from rimstone.hub.task import Task, current_task, joinall, sleep, spawn
+from rimstone.hub.scheduler import Hub, close_hub, current_hub, get_hub, live_tasks, swap_guest
+from rimstone.hub.task import Guest, Task, current_task, joinall, sleep, spawn
 
 __all__ = [
+    "Guest",
     "Hub",
     "Task",
     "Waiter",
@@ -18,5 +19,6 @@ __all__ = [
     "local",
     "sleep",
     "spawn",
+    "swap_guest",
     "waiter",
 ]

@@ -11,7 +11,14 @@ from rimstone.hub.scheduler import current_hub
 
 __all__ = ["local"]
 
-_Namespaces = WeakKeyDictionary["local", dict[str, Any]]
+
+class _Key:
+    """Stands for one `local` in the tables: a subclass may define its own __eq__ and __hash__."""
+
+    __slots__ = ("__weakref__",)
+
+
+_Namespaces = WeakKeyDictionary[_Key, dict[str, Any]]
 
 
 class _ThreadNamespaces(native_local):
@@ -47,14 +54,16 @@ class local:
     A subclass's `__init__` runs anew, with the arguments of the first construction, in each task that uses it.
     """
 
-    __slots__ = ("__weakref__", "_local__args")
+    __slots__ = ("__weakref__", "_local__args", "_local__key")
 
     def __new__(cls, /, *args: Any, **kwargs: Any) -> "local":
         if (args or kwargs) and cls.__init__ is object.__init__:
             raise TypeError("Initialization arguments are not supported")
         self = object.__new__(cls)
         object.__setattr__(self, "_local__args", (args, kwargs))
-        _namespaces()[self] = {}  # __init__ is about to run for this task
+        key = _Key()
+        object.__setattr__(self, "_local__key", key)
+        _namespaces()[key] = {}  # __init__ is about to run for this task
         return self
 
     def __getattribute__(self, name: str) -> Any:
@@ -87,9 +96,10 @@ class local:
 
 def _namespace(storage: local) -> dict[str, Any]:
     namespaces = _namespaces()
-    namespace = namespaces.get(storage)
+    key = object.__getattribute__(storage, "_local__key")
+    namespace = namespaces.get(key)
     if namespace is None:
-        namespace = namespaces[storage] = {}
+        namespace = namespaces[key] = {}
         cls = type(storage)
         if cls.__init__ is not object.__init__:
             args, kwargs = object.__getattribute__(storage, "_local__args")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rimstone._originals import Thread, allocate_lock
-from rimstone.hub.parking import Waiter, waiter
+from rimstone.hub.parking import waiter
 
 __all__ = ["MOST_THREADS", "offload"]
 
@@ -17,13 +17,12 @@ MOST_THREADS = 32
 
 
 class _Job:
-    __slots__ = ("args", "done", "error", "function", "value", "waiting")
+    __slots__ = ("args", "error", "function", "value", "waiting")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.function = function
         self.args = args
-        self.waiting: Waiter | None = None
-        self.done = False
+        self.waiting = waiter()
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -32,9 +31,7 @@ class _Job:
             self.value = self.function(*self.args)
         except BaseException as error:
             self.error = error
-        self.done = True
-        if self.waiting is not None:
-            self.waiting.unpark()
+        self.waiting.unpark()
 
 
 class _Threads:
@@ -49,7 +46,15 @@ class _Threads:
             if self._running >= MOST_THREADS:
                 return
             self._running += 1
-        Thread(target=self._work, name="rimstone-offload", daemon=True).start()
+        try:
+            Thread(target=self._work, name="rimstone-offload", daemon=True).start()
+        except RuntimeError:  # the system has no thread for us
+            with self._lock:
+                self._running -= 1
+                if self._running or job not in self._jobs:
+                    return  # another one takes it, or has taken it
+                self._jobs.remove(job)
+            raise
 
     def _work(self) -> None:
         while True:
@@ -70,12 +75,8 @@ def offload(function: Callable[..., Any], *args: Any) -> Any:
     A kill ends the wait, not the function.
     """
     job = _Job(function, args)
-    _threads.submit(job)  # starting a thread waits for it, so the waiter is made afterwards
-    job.waiting = waiter()
-    if job.done:
-        job.waiting.cancel()
-    else:
-        job.waiting.park()
+    _threads.submit(job)
+    job.waiting.park()
     if job.error is not None:
         raise job.error
     return job.value

@@ -3,50 +3,74 @@
 `waiter()` makes a one-shot object for whoever runs now. In a thread with a hub that is the current task, and `park`
 lets the other tasks run; in any other thread it blocks the thread, natively. `unpark` works from any thread and from
 signal handlers. So one lock serves tasks of different threads and plain threads alike.
+
+The grant lives in the waiter, not in the task: between `waiter()` and `park()` the task may wait for something else,
+and a waiter that is never parked needs no undoing.
+
+A grant that comes before the task has resumed wins over a timeout or a kill that came first: `park` returns True, and
+the kill is raised at the task's next park. Whoever unparked has given something away (a lock, an item, a notify) and
+must be able to rely on it having arrived.
 """
 
 from typing import Protocol
 
 from rimstone import clock
-from rimstone._originals import allocate_lock
+from rimstone._originals import allocate_lock, get_ident
 from rimstone.hub.scheduler import Hub, current_hub
-from rimstone.iomodel.base import TIMEOUT
+from rimstone.iomodel.base import TIMEOUT, UNPARKED
 
-__all__ = ["Waiter", "waiter"]
+__all__ = ["TaskWaiter", "Waiter", "waiter"]
+
+_LONGEST_WAIT_SECONDS = 86_400.0 * 365  # what a native lock accepts is limited
 
 
 class Waiter(Protocol):
-    """One wait of one task or thread. Create it, tell others of it, then `park` - or `cancel` if there is no need."""
+    """One wait of one task or thread. Create it, tell others of it, then `park`."""
 
     def park(self, deadline: float | None = None) -> bool:
-        """Wait for `unpark`; False if *deadline* (on `clock.monotonic`) passed first. Once only, by its creator."""
+        """Wait for `unpark`; False if *deadline* (on `clock.monotonic`) passed first. By its creator."""
 
     def unpark(self) -> None:
         """End the wait, now or in advance. Any thread, any signal handler; never blocks; again does nothing."""
 
     def cancel(self) -> None:
-        """There is no need to park: make a later `unpark` harmless. By its creator."""
+        """There is no need to park. By its creator; says so to the reader, since nothing has to be undone."""
 
 
-class _TaskWaiter:
-    __slots__ = ("_hub", "_task", "_ticket")
+class TaskWaiter:
+    """Parks one task of one hub.
+
+    Attributes:
+        granted: True once somebody has unparked it.
+    """
+
+    __slots__ = ("_hub", "_task", "granted")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._task = hub.current
-        self._ticket = hub.current.ticket
+        self.granted = False
 
     def park(self, deadline: float | None = None) -> bool:
-        return self._hub.park(deadline) != TIMEOUT
+        return self._hub.park(deadline, self) != TIMEOUT
 
     def unpark(self) -> None:
-        self._hub.unpark(self._task, self._ticket)
+        hub = self._hub
+        self.granted = True
+        if get_ident() != hub.thread_id:
+            hub.unpark_soon(self)
+            return
+        self.wake_task()
+        if hub.polling:  # a signal handler, while this thread waits in poll: the system call is going to be retried
+            hub.io.wake()
+
+    def wake_task(self) -> None:
+        """Let the task run if it is parked on this waiter. In the hub's thread; again does nothing."""
+        if self._task.waiting is self:
+            self._hub.make_ready(self._task, UNPARKED)
 
     def cancel(self) -> None:
-        task = self._task
-        if task.ticket == self._ticket:
-            task.ticket += 1
-            task.permit = False
+        pass
 
 
 class _ThreadWaiter:
@@ -59,7 +83,7 @@ class _ThreadWaiter:
     def park(self, deadline: float | None = None) -> bool:
         if deadline is None:
             return self._lock.acquire()
-        return self._lock.acquire(timeout=max(0.0, deadline - clock.monotonic()))
+        return self._lock.acquire(timeout=min(max(0.0, deadline - clock.monotonic()), _LONGEST_WAIT_SECONDS))
 
     def unpark(self) -> None:
         try:
@@ -74,4 +98,4 @@ class _ThreadWaiter:
 def waiter() -> Waiter:
     """A `Waiter` for the current task, or for the current thread where no hub runs."""
     hub = current_hub()
-    return _ThreadWaiter() if hub is None else _TaskWaiter(hub)
+    return _ThreadWaiter() if hub is None else TaskWaiter(hub)

@@ -12,14 +12,18 @@ RecursionError). The thread's own root greenlet is an ordinary task, `root`: swi
 A task may park from any greenlet, also one that foreign code (SQLAlchemy, greenback) made: what is remembered is the
 greenlet that called `park`, and that one is switched to.
 
-States of a task: CREATED -> READY -> RUNNING <-> PARKED -> DONE. A park is identified by the task's *ticket*, a number
-that goes up when a park ends; a timer or an unpark that comes late carries an old ticket and does nothing.
+States of a task: CREATED -> READY -> RUNNING <-> PARKED -> DONE. A timer carries the task's *ticket*, a number that
+goes up when a park begins and when it ends, so one that comes late does nothing. An unpark carries the `Waiter` that
+the task parked on (see `parking.py`).
 
-Who may call what: everything here belongs to the hub's own thread, but `run_soon` and `unpark`.
+Who may call what: everything here belongs to the hub's own thread, but `run_soon`, `unpark_soon` and the counters.
 
-What may strike while the scheduler polls, on some task's stack: a signal handler. Whatever it raises is not that
-task's affair; it is handed to `root` (KeyboardInterrupt included). A handler may unpark, set events, put into queues;
-it may not wait: `park` raises HubError there.
+Signal handlers
+---------------
+One may strike between any two calls made here, on some task's stack. What it raises while the scheduler works is not
+that task's affair: it is handed to `root` (KeyboardInterrupt included), and nothing is lost: a task is taken from the
+queue by `del ready[0]`, not by a call. A handler may unpark, set events, put into queues; it may not wait: `park`
+raises HubError there.
 """
 
 import os
@@ -29,7 +33,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from rimstone import clock
 from rimstone._originals import get_ident, native_local
@@ -39,9 +43,13 @@ from rimstone.iomodel import IOModel, choose
 from rimstone.iomodel.base import KILLED, TIMEOUT, UNPARKED
 
 if TYPE_CHECKING:
-    from rimstone.hub.task import Task
+    from rimstone.hub.parking import TaskWaiter
+    from rimstone.hub.task import AnyTask, Guest
 
-__all__ = ["Hub", "close_hub", "current_hub", "get_hub", "live_tasks"]
+__all__ = ["Hub", "close_hub", "current_hub", "get_hub", "live_tasks", "swap_guest"]
+
+_LONGEST_POLL_SECONDS = 86_400.0  # epoll counts milliseconds in an int; whoever sleeps longer polls more than once
+_CLOSING_ROUNDS = 100
 
 
 class Hub:
@@ -51,8 +59,10 @@ class Hub:
         io: The IO model; its operations are what patched sockets call.
         current: The task that runs now.
         root: The task that stands for the thread itself.
-        on_idle: Called when no task can run, before the hub waits; returns True if it made one runnable. A worker
-            takes its next call here: that is how "only when every call it holds is waiting" is kept.
+        polling: True while it waits in a poll, that is, while no task can run; also while `on_idle` is asked.
+        on_idle: Called when no task can run and no event is there, before the hub waits; returns True if it made one
+            runnable. A worker takes its next call here: that is how "only when every call it holds is waiting" is
+            kept. It must not wait.
     """
 
     def __init__(self, model: type[IOModel] | None = None) -> None:
@@ -60,51 +70,63 @@ class Hub:
 
         self.thread_id = get_ident()
         self.io: IOModel = (model or choose())(self)
-        self.root: Task = Task.for_root(self)
-        self.current: Task = self.root
-        self.tasks: set[Task] = set()  # started and not done; a parked greenlet must never become garbage
+        self.root: AnyTask = Task.for_root(self)
+        self.root.guest = _state.guest
+        self.current: AnyTask = self.root
+        self.tasks: set[AnyTask] = set()  # started and not done; a parked greenlet must never become garbage
         self.on_idle: Callable[[], bool] | None = None
         self.switches = 0
+        self.polls = 0
+        self.polling = False  # whoever has news must `wake` it
         self.forked = False  # this is a copy in a forked child; see `_after_fork_in_child`
-        self._ready: deque[Task] = deque()
+        self._ready: deque[AnyTask] = deque()
         self._round = 0  # how many more ready tasks may run before the next poll
         self._timers = Timers()
+        self._unparked: deque[TaskWaiter] = deque()  # by other threads
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._polling = False  # in a poll that may wait: whoever has news must `wake` it
         self._scheduling = False
-        self._starting: Task | None = None
+        self._starting: AnyTask | None = None
         self._launcher = greenlet(self._launch, getcurrent())
+
+    @property
+    def beats(self) -> int:
+        """Goes up whenever a task comes back to the scheduler; a watcher sees by it whether the thread is stuck."""
+        return self.switches + self.polls
 
     # -- parking -----------------------------------------------------------------------------------------------
 
-    def park(self, deadline: float | None = None) -> int:
-        """Suspend the current task until it is unparked; returns why it goes on (UNPARKED, TIMEOUT or IO).
+    def park(self, deadline: float | None = None, waiting: "TaskWaiter | None" = None) -> int:
+        """Suspend the current task until it is made ready; returns why it goes on (UNPARKED, TIMEOUT or IO).
 
+        Args:
+            deadline: On `clock.monotonic`; None for ever.
+            waiting: What others unpark; without it, `make_ready`, the deadline and a kill end the park.
         Raises:
             HubError: the scheduler itself was interrupted (a signal handler that wants to wait).
-            BaseException: what `Task.kill` was given.
+            BaseException: what `Task.kill` was given. A park that has been granted returns all the same, so that what
+                was granted (a lock, an item) is not lost; the task is killed at its next park.
         """
         task = self.current
-        if self._scheduling:
-            raise HubError(
-                "cannot wait here: this code interrupted the scheduler (a signal handler, or a finalizer). "
-                "Set an Event or unpark a task instead, and let that task do the waiting"
-            )
+        if self._scheduling or task.parked:
+            raise HubError(_CANNOT_WAIT)
+        if waiting is not None and waiting.granted:
+            return UNPARKED
         if task.pending is not None:
             task.raise_pending()
-        if task.permit:  # unparked before it parked
-            task.permit = False
-            task.ticket += 1
-            return UNPARKED
+        task.ticket += 1
         if deadline is not None:
             self._timers.add(deadline, task)
         guest = task.guest
-        if guest is not None:
+        if guest is None:
+            self._switch_away(task, waiting)
+        else:
             guest.suspend()
-        task.parked = True
-        self._switch_away(task)
-        if guest is not None:
-            guest.resume()
+            try:
+                self._switch_away(task, waiting)
+            finally:
+                guest.resume()
+        if waiting is not None and waiting.granted:
+            return UNPARKED
         if task.reason == KILLED:
             task.raise_pending()
         return task.reason
@@ -112,22 +134,23 @@ class Hub:
     def reschedule(self) -> None:
         """Let every other ready task run once, then go on: `sleep(0)`."""
         task = self.current
-        if self._scheduling:
-            raise HubError("cannot yield here: this code interrupted the scheduler (a signal handler, or a finalizer)")
+        if self._scheduling or task.parked:
+            raise HubError(_CANNOT_WAIT)
         if task.pending is not None:
             task.raise_pending()
         guest = task.guest
-        if guest is not None:
+        if guest is None:
+            self._switch_away(task, None, ready=True)
+        else:
             guest.suspend()
-        task.parked = True
-        self.make_ready(task, UNPARKED)
-        self._switch_away(task)
-        if guest is not None:
-            guest.resume()
+            try:
+                self._switch_away(task, None, ready=True)
+            finally:
+                guest.resume()
         if task.pending is not None:
             task.raise_pending()
 
-    def make_ready(self, task: "Task", reason: int) -> None:
+    def make_ready(self, task: "AnyTask", reason: int) -> None:
         """End the present park of *task*; without effect if it is not parked."""
         if task.parked:
             task.parked = False
@@ -135,21 +158,11 @@ class Hub:
             task.ticket += 1
             self._ready.append(task)
 
-    def unpark(self, task: "Task", ticket: int) -> None:
-        """End the park that *ticket* stands for, or grant it in advance. Any thread, any signal handler; late is fine."""
-        if get_ident() != self.thread_id:
-            self.run_soon(self._unpark_here, task, ticket)
-            return
-        self._unpark_here(task, ticket)
-        if self._polling:  # a signal handler, while this thread waits in poll: the system call is going to be retried
+    def unpark_soon(self, waiting: "TaskWaiter") -> None:
+        """Another thread has granted *waiting*: let its task run."""
+        self._unparked.append(waiting)
+        if self.polling:
             self.io.wake()
-
-    def _unpark_here(self, task: "Task", ticket: int) -> None:
-        if task.ticket == ticket:
-            if task.parked:
-                self.make_ready(task, UNPARKED)
-            else:
-                task.permit = True
 
     def run_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Call `function(*args)` in the hub's thread, between two tasks. Any thread, also a signal handler.
@@ -157,12 +170,12 @@ class Hub:
         *function* must not wait. If it raises, the error goes to the hub's root task.
         """
         self._soon.append((function, args))
-        if self._polling:
+        if self.polling:
             self.io.wake()
 
     # -- starting tasks ----------------------------------------------------------------------------------------
 
-    def start(self, task: "Task") -> None:
+    def start(self, task: "AnyTask") -> None:
         """Queue a new task; it runs when the current one parks."""
         self.tasks.add(task)
         self._ready.append(task)
@@ -170,23 +183,42 @@ class Hub:
     def _launch(self) -> None:
         """The launcher: starts the task that was left in `_starting`, and goes on scheduling when one ends."""
         while True:
-            task, self._starting = self._starting, None
-            if task is None:  # a task has just ended into us
-                task = self._next()
-            if task.greenlet is None:
-                task.greenlet = greenlet(task.run, getcurrent())
-                context = task.context
-                if context is not None:
-                    task.greenlet.gr_context = context
-            self.current = task
-            self.switches += 1
-            task.greenlet.switch()
+            try:
+                task = self._starting
+                if task is None:  # a task has just ended into us
+                    task = self._starting = self._next()
+                if task.greenlet is None:
+                    created = greenlet(task.run, getcurrent())
+                    created.gr_context = task.context
+                    task.greenlet = created
+                self._starting = None
+                self.current = task
+                self.switches += 1
+                task.greenlet.switch()
+            except GreenletExit:  # the hub is garbage
+                return
+            except BaseException as error:
+                self._give_to_root(error)
 
     # -- scheduling --------------------------------------------------------------------------------------------
 
-    def _switch_away(self, task: "Task") -> None:
+    def _switch_away(self, task: "AnyTask", waiting: "TaskWaiter | None", *, ready: bool = False) -> None:
         task.greenlet = getcurrent()
-        following = self._next()
+        task.waiting = waiting
+        task.reason = UNPARKED
+        if waiting is not None and waiting.granted:  # by a signal handler, a moment ago
+            return
+        task.parked = not ready
+        # No call may stand between the line above and the `try`.
+        while True:
+            try:
+                if ready:
+                    ready = False
+                    self._ready.append(task)
+                following = self._next()
+                break
+            except BaseException as error:
+                self._give_to_root(error)
         if following is task:
             return
         if following.greenlet is None:
@@ -197,7 +229,7 @@ class Hub:
             self.switches += 1
             following.greenlet.switch()
 
-    def _next(self) -> "Task":
+    def _next(self) -> "AnyTask":
         """The next task to run. Polls once a round, so that neither IO nor timers starve; waits if nothing can run."""
         ready = self._ready
         while self._round <= 0 or not ready:
@@ -210,30 +242,47 @@ class Hub:
                 self._scheduling = False
             self._round = len(ready)
         self._round -= 1
-        return ready.popleft()
+        task = ready[0]
+        del ready[0]
+        return task
 
     def _poll(self) -> None:
+        """Make tasks ready: what other threads asked for, then IO, then timers; wait for one if there is none."""
         ready = self._ready
+        self._take_news()
+        asks = self.on_idle
+        if ready or asks is not None:
+            self._look(0.0)
+            if ready or asks is None:
+                return
+        # Every task waits. From here on news must come with a `wake`; what came before is in `_soon` or `_unparked`.
+        self.polling = True
+        try:
+            if asks is not None and asks():
+                return
+            if not (self._soon or self._unparked or ready):
+                deadline = self._timers.next_deadline()
+                self._look(
+                    None if deadline is None else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
+                )
+        finally:
+            self.polling = False
+
+    def _take_news(self) -> None:
+        unparked = self._unparked
+        while unparked:
+            unparked[0].wake_task()  # may be done twice, if a signal handler raises here
+            del unparked[0]
         soon = self._soon
         while soon:
-            function, args = soon.popleft()
+            function, args = soon[0]
+            del soon[0]
             function(*args)
-        deadline = self._timers.next_deadline()
-        timeout: float | None = 0.0
-        if not ready:
-            if self.on_idle is not None and self.on_idle():
-                return
-            timeout = None if deadline is None else max(0.0, deadline - clock.monotonic())
-            if timeout != 0.0:
-                # From here on, news must come with a `wake`; what came before is in `soon` or `ready`.
-                self._polling = True
-                if soon or ready:
-                    timeout = 0.0
-        try:
-            self.io.poll(timeout)
-        finally:
-            self._polling = False
-        if deadline is not None:
+
+    def _look(self, timeout: float | None) -> None:
+        self.polls += 1
+        self.io.poll(timeout)
+        if self._timers:
             for task in self._timers.pop_due(clock.monotonic()):
                 self.make_ready(task, TIMEOUT)
 
@@ -243,31 +292,39 @@ class Hub:
 
     # -- errors ------------------------------------------------------------------------------------------------
 
-    def report(self, task: "Task", error: BaseException) -> None:
+    def report(self, task: "AnyTask", error: BaseException) -> None:
         """Print the traceback of a task that failed while nobody waits for its result. Never raises."""
         try:
             print(f"{task!r} failed, and nobody waits for its result:", file=sys.stderr)
             traceback.print_exception(error, file=sys.stderr)
             sys.stderr.flush()
-        except Exception:  # stderr is closed or gone: there is nowhere left to say so
+        except Exception:  # noqa: S110 - stderr is closed or gone: there is nowhere left to say so
             pass
 
     # -- life --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Kill every task, then give back the descriptors. Only the root task may call it."""
-        for _ in range(100):  # a task may spawn another while it is dying; one that always does is left behind
-            if not self.tasks:
-                break
-            for task in tuple(self.tasks):
-                task.kill(block=False)
-            self.reschedule()
-        self._tear_down()
+        """Kill every task, then give back the descriptors.
 
-    def _tear_down(self) -> None:
+        Raises:
+            HubError: called by a task other than the root.
+        """
+        if self.current is not self.root:
+            raise HubError(f"{self.current!r} cannot close its own hub; call close_hub() in the thread's main program")
+        try:
+            for _ in range(_CLOSING_ROUNDS):  # a task may catch the kill and wait, or spawn another; not for ever
+                if not self.tasks:
+                    break
+                for task in tuple(self.tasks):
+                    task.kill(block=False)
+                self.reschedule()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Give back the descriptors; no task of this hub runs again."""
         self.on_idle = None
-        if not self.forked:
-            self.io.close()
+        self.io.close()
 
     def __repr__(self) -> str:
         return (
@@ -276,11 +333,18 @@ class Hub:
         )
 
 
+_CANNOT_WAIT = (
+    "cannot wait here: this code interrupted the scheduler (it is a signal handler, or a finalizer). "
+    "Set an Event or unpark a task instead, and let that task do the waiting"
+)
+
+
 class _ThreadState(native_local):
     """What a thread keeps: its hub, if it has one. Dies with the thread, and the hub's descriptors with it."""
 
     hub: Hub | None = None
     guard: "_Guard | None" = None
+    guest: "Guest | None" = None  # of the root task; it may come before the hub
 
 
 class _Guard:
@@ -290,7 +354,7 @@ class _Guard:
         self._hub = hub
 
     def __del__(self) -> None:
-        self._hub._tear_down()
+        self._hub.release()
 
 
 _state = _ThreadState()
@@ -312,7 +376,11 @@ def get_hub() -> Hub:
 
 
 def close_hub() -> None:
-    """End the calling thread's hub, if it has one: its tasks are killed, its descriptors closed."""
+    """End the calling thread's hub, if it has one: its tasks are killed, its descriptors closed.
+
+    Raises:
+        HubError: called by a task; only the thread's main program may.
+    """
     hub = _state.hub
     if hub is not None:
         hub.close()
@@ -320,11 +388,24 @@ def close_hub() -> None:
         _state.guard = None
 
 
+def swap_guest(guest: "Guest | None") -> "Guest | None":
+    """Make *guest* what the running task hosts, and return what it hosted before. See `Guest` and `aio`."""
+    hub = _state.hub
+    if hub is not None and hub.current is not hub.root:
+        before, hub.current.guest = hub.current.guest, guest
+        return before
+    before, _state.guest = _state.guest, guest
+    if hub is not None:
+        hub.root.guest = guest
+    return before
+
+
 def _after_fork_in_child() -> None:
     """The forking task goes on as the child's main program; the parent's other tasks are never entered again."""
     hub = _state.hub
     if hub is not None:
         hub.forked = True
+        hub.release()
         _orphans.append(hub)
         _state.hub = None
         _state.guard = None
@@ -333,7 +414,7 @@ def _after_fork_in_child() -> None:
 _orphans: list[Hub] = []  # hubs of the parent, kept so that their parked greenlets are never collected (and entered)
 
 
-def live_tasks() -> "list[Task]":
+def live_tasks() -> "list[AnyTask]":
     """The tasks of the calling thread's hub that have been started and are not done."""
     hub = _state.hub
     return list(hub.tasks) if hub is not None else []

@@ -11,14 +11,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from greenlet import getcurrent, greenlet
 
 from rimstone import clock
 from rimstone._originals import sleep as native_sleep
 from rimstone.errors import HubError, TaskExit
-from rimstone.hub.parking import Waiter, waiter
+from rimstone.hub.parking import TaskWaiter, Waiter, waiter
 from rimstone.hub.scheduler import Hub, current_hub, get_hub
 from rimstone.iomodel.base import KILLED, TIMEOUT
 
@@ -65,10 +65,10 @@ class Task(Generic[T]):
         "name",
         "parked",
         "pending",
-        "permit",
         "reason",
         "started",
         "ticket",
+        "waiting",
     )
 
     def __init__(
@@ -79,11 +79,11 @@ class Task(Generic[T]):
         self._function = function
         self._args = args
         self._kwargs = kwargs
-        # Kept by the scheduler. `ticket` numbers the task's parks; `permit` is an unpark that came before its park;
-        # `pending` is an exception to be raised at the next chance; `greenlet` is where to go on.
+        # Kept by the scheduler. `ticket` numbers the task's parks, for timers; `waiting` is what its last park waited
+        # for; `pending` is an exception to be raised at the next chance; `greenlet` is where to go on.
         self.ticket = 0
         self.parked = False
-        self.permit = False
+        self.waiting: TaskWaiter | None = None
         self.reason = 0
         self.pending: BaseException | None = None
         self.greenlet: greenlet | None = None
@@ -100,7 +100,7 @@ class Task(Generic[T]):
     @classmethod
     def for_root(cls, hub: Hub) -> "Task[None]":
         """The task that stands for the thread itself; it is running, and ends with the thread."""
-        root = Task[None](hub, None, (), {}, "root")
+        root: Task[None] = Task(hub, None, (), {}, "root")
         root.greenlet = getcurrent()
         root.started = True
         return root
@@ -109,37 +109,44 @@ class Task(Generic[T]):
 
     def run(self) -> None:
         """Body of the task's greenlet."""
+        if self._done:  # killed before it started
+            return
         function, args, kwargs = self._function, self._args, self._kwargs
-        self._function, self._args, self._kwargs = None, (), {}
         assert function is not None
+        self._function, self._args, self._kwargs = None, (), {}
+        self.started = True
         try:
-            self.started = True
-            if self.pending is not None:
-                self.raise_pending()
             self._value = function(*args, **kwargs)
         except TaskExit as leaving:
             self._value = leaving  # type: ignore[assignment]  # as gevent does: a killed task is a success
         except BaseException as error:
             self._error = error
-        del function, args, kwargs
+        del function, args, kwargs  # the traceback of an error keeps this frame
         if self.hub.forked:
             self._leave_child()
-        self._finish()
+        self._done = True
+        while True:
+            try:
+                self._finish()
+                break
+            except BaseException as error:  # a signal handler raised; whoever joins must be told all the same
+                self.hub.root.throw_in(error)
 
     def _finish(self) -> None:
+        """Tell everybody that the task is done. May be done twice."""
         hub = self.hub
-        hub.tasks.discard(self)
-        self.locals = self.context = self.greenlet = self.pending = None
-        self._done = True
-        error = self._error
-        if error is not None:
+        if self in hub.tasks:
+            hub.tasks.discard(self)
+            self._function, self._args, self._kwargs = None, (), {}
+            self.locals = self.context = self.greenlet = self.waiting = self.pending = None
+            error = self._error
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 # They end the program, not a task: also raised in the thread's root, as if it had been computing.
                 hub.root.throw_in(error)
-            elif not self._getters:
+            elif error is not None and not self._getters:
                 hub.report(self, error)
-        while self._waiters:
-            self._waiters.pop().unpark()
+        for waiting in tuple(self._waiters):  # they take themselves out
+            waiting.unpark()
 
     def _leave_child(self) -> NoReturn:
         """The task forked and has come to its end in the child, where it was the main program: exit as that does."""
@@ -242,7 +249,15 @@ class Task(Generic[T]):
     def _kill_here(self, error: BaseException) -> None:
         if self._done:
             return
-        self.throw_in(error)
+        if self.started:
+            self.throw_in(error)
+            return
+        if isinstance(error, TaskExit):
+            self._value = error  # type: ignore[assignment]
+        else:
+            self._error = error
+        self._done = self.started = True
+        self._finish()
 
     def _await(self, deadline: float | None) -> bool:
         """Wait until done; False if *deadline* came first."""
@@ -252,11 +267,9 @@ class Task(Generic[T]):
         while not self._done:
             waiting = waiter()
             self._waiters.append(waiting)
-            if self._done:  # it ended in another thread just now
-                waiting.cancel()
-                return True
             try:
-                if not waiting.park(deadline):
+                # It may have ended in another thread just now.
+                if not self._done and not waiting.park(deadline):
                     return self._done
             finally:
                 if waiting in self._waiters:
@@ -282,6 +295,9 @@ class Task(Generic[T]):
         return f"<Task {self.name}{of} {self.state}>"
 
 
+AnyTask: TypeAlias = Task[Any]
+
+
 def current_task() -> "Task[Any] | None":
     """The task that runs now; None in a thread without a hub."""
     hub = current_hub()
@@ -298,7 +314,9 @@ def spawn(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Tas
         stderr; the other tasks go on.
     """
     if not callable(function):
-        raise TypeError(f"spawn() takes a function and its arguments, not {function!r}; write spawn(f, x), not spawn(f(x))")
+        raise TypeError(
+            f"spawn() takes a function and its arguments, not {function!r}; write spawn(f, x), not spawn(f(x))"
+        )
     hub = get_hub()
     task = Task(hub, function, args, kwargs, f"{getattr(function, '__name__', 'Task')}-{next(_numbers)}")
     task.context = contextvars.copy_context()
@@ -306,32 +324,54 @@ def spawn(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Tas
     return task
 
 
-def joinall(
-    tasks: "Iterable[Task[Any]]", timeout: float | None = None, raise_error: bool = False
-) -> "list[Task[Any]]":
+def joinall(tasks: "Iterable[Task[Any]]", timeout: float | None = None, raise_error: bool = False) -> "list[Task[Any]]":
     """Wait until all *tasks* are done, at most *timeout* seconds altogether.
 
     Args:
-        raise_error: Raise the first exception found, in the order of *tasks*.
+        tasks: Of any thread's hub.
+        timeout: In seconds; running into it raises nothing.
+        raise_error: Raise what a task raised as soon as one has failed; the others go on.
     Returns:
         The tasks that are done, in the order given.
     """
     waited = list(tasks)
     deadline = clock.deadline_after(timeout)
     if raise_error:
-        for task in waited:
-            task._getters += 1
-    try:
+        _join_until_error(waited, deadline)
+    else:
         for task in waited:
             if not task._await(deadline):
                 break
-            if raise_error and task.exception is not None:
-                raise task.exception
-    finally:
-        if raise_error:
-            for task in waited:
-                task._getters -= 1
     return [task for task in waited if task.ready()]
+
+
+def _join_until_error(tasks: "list[Task[Any]]", deadline: float | None) -> None:
+    for task in tasks:
+        task._getters += 1
+    try:
+        left = tasks
+        while left:
+            for task in left:
+                if task.exception is not None:
+                    raise task.exception
+            left = [task for task in left if not task.ready()]
+            if left and not _await_any(left, deadline):
+                return
+    finally:
+        for task in tasks:
+            task._getters -= 1
+
+
+def _await_any(tasks: "list[Task[Any]]", deadline: float | None) -> bool:
+    waiting = waiter()
+    try:
+        for task in tasks:
+            task._waiters.append(waiting)
+        return any(task.ready() for task in tasks) or waiting.park(deadline)
+    finally:
+        for task in tasks:
+            if waiting in task._waiters:
+                task._waiters.remove(waiting)
 
 
 def sleep(seconds: float = 0) -> None:
@@ -343,7 +383,7 @@ def sleep(seconds: float = 0) -> None:
     if hub is None:
         native_sleep(seconds)
         return
-    if seconds < 0:
+    if not seconds >= 0:  # so that NaN is refused as well: it would upset the order of the timers
         raise ValueError(f"sleep length must be non-negative, not {seconds!r}")
     if seconds == 0:
         hub.reschedule()

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rimstone.hub.task import Task
+    from rimstone.hub.task import AnyTask
 
 __all__ = ["Timers"]
 
@@ -21,14 +21,14 @@ class Timers:
     """Deadlines on `clock.monotonic`, each for one park of one task."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Task, int]] = []
+        self._heap: list[tuple[float, int, AnyTask, int]] = []
         self._order = count()  # equal deadlines fire in the order they were set
         self._compact_at = _COMPACT_ABOVE
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, deadline: float, task: "Task") -> None:
+    def add(self, deadline: float, task: "AnyTask") -> None:
         """Wake *task* at *deadline*, unless its present park has ended by then."""
         heap = self._heap
         heapq.heappush(heap, (deadline, next(self._order), task, task.ticket))
@@ -47,10 +47,10 @@ class Timers:
             heapq.heappop(heap)
         return None
 
-    def pop_due(self, now: float) -> "list[Task]":
+    def pop_due(self, now: float) -> "list[AnyTask]":
         """The tasks whose deadline has come, in order."""
         heap = self._heap
-        due: list[Task] = []
+        due: list[AnyTask] = []
         while heap and heap[0][0] <= now:
             _, _, task, ticket = heapq.heappop(heap)
             if task.ticket == ticket:

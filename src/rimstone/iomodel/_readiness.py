@@ -1,4 +1,4 @@
-"""The operations of the readiness models (select, epoll), written once over "try, wait, try again". Read `base.py` first.
+"""The operations of the readiness models (select, epoll), written once over "try, wait, retry". Read `base.py` first.
 
 How an operation avoids blocking in C
 -------------------------------------
@@ -10,8 +10,8 @@ ioctls, be visible in `gettimeout()` and race with other threads.
 So each socket gets, at its first operation in a hub, a second `_socket.socket` over the same descriptor (`_View`) whose
 own C timeout is None for ever. With MSG_DONTWAIT its calls go straight to the kernel and return at once, whatever
 timeout the user set and whether or not the descriptor is O_NONBLOCK; nothing of the user's socket is touched. Only
-accept and connect know no flags: a listener is made O_NONBLOCK at its first accept, and connect switches O_NONBLOCK
-on for the one call.
+accept and connect know no flags: a listener is made O_NONBLOCK before it accepts, and stays so; connect switches
+O_NONBLOCK on for the one call.
 
 Who may be in the table
 -----------------------
@@ -51,10 +51,9 @@ class SocketEntry:
     Attributes:
         owner: Weak reference to the user's socket; an entry whose owner is another object is stale.
         armed: True once the model has a lasting registration for the descriptor (epoll only).
-        nonblocking: True once the listener was made O_NONBLOCK.
     """
 
-    __slots__ = ("armed", "fd", "nonblocking", "owner", "recv", "recv_into", "send", "view")
+    __slots__ = ("armed", "fd", "owner", "recv", "recv_into", "send", "view")
 
     def __init__(self, fd: int, owner: "weakref.ref[Any]", view: _View) -> None:
         self.fd = fd
@@ -64,17 +63,17 @@ class SocketEntry:
         self.recv_into = view.recv_into
         self.send = view.send
         self.armed = False
-        self.nonblocking = False
 
 
 def _view_of(sock: Any, fd: int) -> _View:
+    if _socket.getdefaulttimeout() is None:
+        return _View(sock.family, sock.type, sock.proto, fd)
+    # socket.setdefaulttimeout() is in force: CPython gives the view that timeout and sets O_NONBLOCK. Taking the
+    # timeout off clears O_NONBLOCK, which belongs to the user's socket: put it back as it was.
+    blocking = os.get_blocking(fd)
     view = _View(sock.family, sock.type, sock.proto, fd)
-    if view.gettimeout() is not None:
-        # socket.setdefaulttimeout() is in force: CPython gave the view that timeout. Taking it off clears O_NONBLOCK,
-        # which belongs to the user's socket, so put that back.
-        blocking = os.get_blocking(fd) and sock.gettimeout() is None
-        view.settimeout(None)
-        os.set_blocking(fd, blocking)
+    view.settimeout(None)
+    os.set_blocking(fd, blocking)
     return view
 
 
@@ -107,17 +106,18 @@ class ReadinessModel(IOModel):
 
     def _ready(self, fd: int, events: int) -> None:
         """Subclasses report here what poll found."""
-        make_ready = self.scheduler.make_ready
+        # Made ready first, taken out after: a signal handler may raise in between, and twice does no harm.
         if events & READ:
-            tasks = self._readers.pop(fd, None)
-            if tasks is not None:
-                for task in tasks:
-                    make_ready(task, IO)
+            self._wake(self._readers, fd)
         if events & WRITE:
-            tasks = self._writers.pop(fd, None)
-            if tasks is not None:
-                for task in tasks:
-                    make_ready(task, IO)
+            self._wake(self._writers, fd)
+
+    def _wake(self, waiting: dict[int, list[Any]], fd: int) -> None:
+        tasks = waiting.get(fd)
+        if tasks is not None:
+            for task in tasks:
+                self.scheduler.make_ready(task, IO)
+            waiting.pop(fd, None)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -137,8 +137,8 @@ class ReadinessModel(IOModel):
 
     def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
         task = self.scheduler.current
-        self._enlist(fd, events, task)
         try:
+            self._enlist(fd, events, task)
             self._watch(fd)
             return self.scheduler.park(deadline) != TIMEOUT
         except PermissionError:
@@ -159,9 +159,9 @@ class ReadinessModel(IOModel):
     def _wait_entry(self, entry: SocketEntry, events: int, deadline: float | None) -> bool:
         task = self.scheduler.current
         fd = entry.fd
-        self._enlist(fd, events, task)
         reason = 0
         try:
+            self._enlist(fd, events, task)
             self._arm(entry)
             reason = self.scheduler.park(deadline)
         finally:
@@ -292,10 +292,10 @@ class ReadinessModel(IOModel):
 
     def accept(self, sock: Any, timeout: float | None) -> tuple[int, Any]:
         entry = self._entry(sock)
-        if not entry.nonblocking:
-            # A client may withdraw between "readable" and accept; only O_NONBLOCK keeps accept from waiting then.
+        # Who sees a listener readable may find that somebody else was faster; only O_NONBLOCK keeps accept from waiting
+        # then. Looked at each time, since `settimeout(None)` takes it away again.
+        if os.get_blocking(entry.fd):
             os.set_blocking(entry.fd, False)
-            entry.nonblocking = True
         accept = entry.view._accept  # type: ignore[attr-defined]
         return self._retry(entry, READ, accept, (), clock.deadline_after(timeout))  # type: ignore[no-any-return]
 

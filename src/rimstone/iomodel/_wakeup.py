@@ -2,6 +2,8 @@
 
 import os
 
+from rimstone._originals import RLock
+
 __all__ = ["Wakeup"]
 
 
@@ -13,6 +15,10 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
+        # `close` must not come between looking at the number and writing to it: by then it may belong to a stranger.
+        # Reentrant, since a signal handler may interrupt `set` and call it.
+        self._lock = RLock()
+        self._pid = os.getpid()
         if hasattr(os, "eventfd"):
             self.fd = self._write_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:  # macOS
@@ -22,13 +28,12 @@ class Wakeup:
 
     def set(self) -> None:
         """Make the descriptor readable. Any thread."""
-        try:
-            os.write(self._write_fd, b"\x01\0\0\0\0\0\0\0")
-        except BlockingIOError:
-            pass  # already as readable as it gets
-        except OSError:
+        with self._lock:
             if self._write_fd >= 0:
-                raise
+                try:
+                    os.write(self._write_fd, b"\x01\0\0\0\0\0\0\0")
+                except BlockingIOError:
+                    pass  # already as readable as it gets
 
     def clear(self) -> None:
         """Take back what `set` did."""
@@ -39,6 +44,9 @@ class Wakeup:
 
     def close(self) -> None:
         """Close it. Idempotent; a `set` that comes later does nothing."""
-        read_fd, write_fd, self.fd, self._write_fd = self.fd, self._write_fd, -1, -1
-        for fd in {read_fd, write_fd} - {-1}:
-            os.close(fd)
+        if os.getpid() != self._pid:
+            self._lock = RLock()  # in a forked child: a thread that is not there may have held it
+        with self._lock:
+            read_fd, write_fd, self.fd, self._write_fd = self.fd, self._write_fd, -1, -1
+            for fd in {read_fd, write_fd} - {-1}:
+                os.close(fd)

@@ -1,4 +1,4 @@
-"""The contract of an IO model: how one hub waits for descriptors. Read this first, then `_readiness.py`, then `epoll.py`.
+"""The contract of an IO model: how one hub waits for descriptors. Read this, then `_readiness.py`, then `epoll.py`.
 
 The contract is made of operations (recv, send, accept, connect, wait), not of readiness, so that a model which is told
 "this descriptor can be read" (select, epoll) and one which is told "this read has completed" (io_uring) fill the same

@@ -13,9 +13,14 @@ What the kernel does, and what follows
 * A raw descriptor (`wait`) may be closed by anybody at any time, so it is registered for one wait only and taken out
   again after it. If the number belongs to a registered socket, EPOLL_CTL_MOD makes the kernel look again, which turns
   the edge into a level for that one wait.
+* Urgent data (EPOLLPRI) is not asked for: it makes nothing readable, and as a level it would spin.
+* A signal handler may raise between any two calls. So what the kernel reports goes into `_events` within one C call,
+  and leaves it only when it has been dealt with: an edge that is dropped is never reported again.
 """
 
 import select
+from collections import deque
+from itertools import chain, starmap
 
 from rimstone.iomodel._readiness import ReadinessModel, SocketEntry
 from rimstone.iomodel._wakeup import Wakeup
@@ -24,6 +29,11 @@ from rimstone.iomodel.base import READ, WRITE, Scheduler
 __all__ = ["EpollModel"]
 
 _MAX_EVENTS = 512
+_SOCKET_EVENTS = _READABLE = _WRITABLE = 0
+if hasattr(select, "epoll"):  # this file must import everywhere
+    _SOCKET_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+    _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    _WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 
 
 class EpollModel(ReadinessModel):
@@ -37,6 +47,7 @@ class EpollModel(ReadinessModel):
         self._wakeup = Wakeup()
         self._epoll.register(self._wakeup.fd, select.EPOLLIN)
         self._watched: dict[int, int] = {}  # raw descriptors -> events registered
+        self._events: deque[tuple[int, int]] = deque()  # reported and not dealt with yet
 
     @classmethod
     def why_unavailable(cls) -> str | None:
@@ -45,12 +56,11 @@ class EpollModel(ReadinessModel):
     def _arm(self, entry: SocketEntry) -> None:
         if entry.armed:
             return
-        mask = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
         self._watched.pop(entry.fd, None)
         try:
-            self._epoll.register(entry.fd, mask)
+            self._epoll.register(entry.fd, _SOCKET_EVENTS)
         except FileExistsError:
-            self._epoll.modify(entry.fd, mask)
+            self._epoll.modify(entry.fd, _SOCKET_EVENTS)
         entry.armed = True
 
     def _disarm(self, entry: SocketEntry) -> None:
@@ -63,23 +73,17 @@ class EpollModel(ReadinessModel):
                 entry.armed = False
                 self._arm(entry)
             return
-        mask = (select.EPOLLIN | select.EPOLLPRI if fd in self._readers else 0) | (
-            select.EPOLLOUT if fd in self._writers else 0
-        )
-        before = self._watched.get(fd)
+        mask = (select.EPOLLIN if fd in self._readers else 0) | (select.EPOLLOUT if fd in self._writers else 0)
         if mask == 0:
-            if before is not None:
-                del self._watched[fd]
+            if self._watched.pop(fd, None) is not None:
                 self._epoll.unregister(fd)
-        elif before is None:
-            try:
-                self._epoll.register(fd, mask)
-            except FileExistsError:  # left over from a dup of a descriptor that had this number
-                self._epoll.modify(fd, mask)
-            self._watched[fd] = mask
-        elif before != mask:
+            return
+        # Whatever we remember of it: the number may have been closed and handed out again since.
+        try:
+            self._epoll.register(fd, mask)
+        except FileExistsError:
             self._epoll.modify(fd, mask)
-            self._watched[fd] = mask
+        self._watched[fd] = mask
 
     def _unwatch(self, fd: int, entry: SocketEntry | None) -> None:
         if self._watched.pop(fd, None) is not None or (entry is not None and entry.armed):
@@ -89,15 +93,19 @@ class EpollModel(ReadinessModel):
                 pass  # closed already: the kernel has dropped it
 
     def poll(self, timeout: float | None) -> None:
-        readable = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
-        writable = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
-        for fd, mask in self._epoll.poll(timeout, _MAX_EVENTS):
+        events = self._events
+        if events:  # a signal handler interrupted the last poll
+            timeout = 0
+        events.extend(chain.from_iterable(starmap(self._epoll.poll, ((timeout, _MAX_EVENTS),))))
+        while events:
+            fd, mask = events[0]
             if fd == self._wakeup.fd:
                 self._wakeup.clear()
-                continue
-            self._ready(fd, (READ if mask & readable else 0) | (WRITE if mask & writable else 0))
-            if fd in self._watched:
-                self._watch_quietly(fd)  # its tasks have left the lists: stop the level from being reported again
+            else:
+                self._ready(fd, (READ if mask & _READABLE else 0) | (WRITE if mask & _WRITABLE else 0))
+                if fd in self._watched:
+                    self._watch_quietly(fd)  # its tasks have left the lists: stop the level from being reported again
+            del events[0]
 
     def wake(self) -> None:
         self._wakeup.set()
@@ -110,4 +118,3 @@ class EpollModel(ReadinessModel):
     def __repr__(self) -> str:
         waiting = {fd for waiters in (self._readers, self._writers) for fd in waiters}
         return f"<EpollModel, {len(self._entries)} sockets known, {len(waiting)} descriptors waited for>"
-

@@ -1,4 +1,4 @@
-"""select(2): portable, simple, limited to descriptors below FD_SETSIZE (1,024). Read `base.py` and `_readiness.py` first.
+"""select(2): portable, simple, for descriptors below FD_SETSIZE (1,024). Read `base.py` and `_readiness.py` first.
 
 Level-triggered and without registration: the sets that the kernel gets are just the keys of who waits. That makes it
 the reference that the other models are compared with, and the model where there is no epoll.
@@ -8,6 +8,7 @@ import errno
 import os
 
 from rimstone._originals import select_select
+from rimstone.errors import IOModelUnavailable
 from rimstone.iomodel._readiness import ReadinessModel
 from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import READ, WRITE, Scheduler
@@ -25,6 +26,12 @@ class SelectModel(ReadinessModel):
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__(scheduler)
         self._wakeup = Wakeup()
+        if self._wakeup.fd >= FD_SETSIZE:
+            self._wakeup.close()
+            raise IOModelUnavailable(
+                f"the select model ends at descriptor {FD_SETSIZE - 1}, and this process has more open already; "
+                "use another one (RIMSTONE_IO_MODEL=epoll) or fewer connections"
+            )
 
     def _watch(self, fd: int) -> None:
         if fd >= FD_SETSIZE:

@@ -8,7 +8,7 @@ module, so locks that exist before patching stay native: patch first.
 
 from collections.abc import Callable
 
-from rimstone.monkey import _dns, _selectors, _socket, _ssl, _threading, _time
+from rimstone.monkey import _dns, _selectors, _socket, _threading, _time
 from rimstone.monkey._on_import import when_imported
 
 __all__ = ["is_patched", "patch_all"]
@@ -28,10 +28,16 @@ def patch_all() -> None:
     _patch("selectors", _selectors.patch)
     if "ssl" not in _done:
         _done.append("ssl")
-        when_imported("ssl", _ssl.patch)
+        when_imported("ssl", _ssl)
     if "asyncio" not in _done:
         _done.append("asyncio")
         when_imported("asyncio.base_events", _asyncio)
+
+
+def _ssl() -> None:
+    from rimstone.monkey import _ssl as tls
+
+    tls.patch()
 
 
 def _asyncio() -> None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from rimstone._outcome import Outcome
 from rimstone.hub import Hub, Task, current_hub, spawn
 from rimstone.hub.offload import offload
 
@@ -15,7 +16,7 @@ __all__ = ["is_numeric", "numeric_address", "patch"]
 
 _NAMES = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo")
 _native: dict[str, Callable[..., Any]] = {name: getattr(_socket, name) for name in _NAMES}
-_asking: dict[Any, Task[Any]] = {}  # (hub, question) -> the task that asks it
+_asking: dict[Any, Task[Outcome[Any]]] = {}  # (hub, question) -> the task that asks it
 
 
 def is_numeric(host: Any) -> bool:
@@ -43,21 +44,26 @@ def _ask(hub: Hub, name: str, args: tuple[Any, ...]) -> Any:
     key = (id(hub), name, args)
     try:
         task = _asking.get(key)
-    except TypeError:  # an unhashable argument: the original says what it thinks of it
+    except TypeError:  # an argument that has no hash: the original says what it thinks of it
         return _native[name](*args)
-    if task is None:
+    if task is None or task.ready():  # one that was killed before it started is still there
         task = _asking[key] = spawn(_look_up, key, name, args)
-    try:
-        return task.get()
-    except OSError as error:
-        raise type(error)(*error.args) from None  # each gets its own, with its own traceback
+    answer = task.get()
+    if answer.error is None:
+        return answer.value
+    if isinstance(answer.error, OSError):  # each gets its own, with its own traceback
+        raise type(answer.error)(*answer.error.args)
+    raise answer.error
 
 
-def _look_up(key: Any, name: str, args: tuple[Any, ...]) -> Any:
+def _look_up(key: Any, name: str, args: tuple[Any, ...]) -> Outcome[Any]:
+    """Body of the look-up's task. It never fails: whoever asked may have gone, and an error would be reported."""
     try:
-        return offload(_native[name], *args)
+        return Outcome(args, value=offload(_native[name], *args))
+    except Exception as error:
+        return Outcome(args, error=error)
     finally:
-        del _asking[key]
+        _asking.pop(key, None)
 
 
 def _raw_getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
@@ -118,8 +124,8 @@ def numeric_address(sock: Any, address: Any) -> Any:
     ):
         return address
     found = _raw_getaddrinfo(address[0], address[1], sock.family, sock.type, sock.proto)
-    host, port = found[0][4][:2]
-    return (host, port, *address[2:])
+    resolved = found[0][4]
+    return (*resolved[:2], *address[2:]) if len(address) > 2 else resolved
 
 
 def patch() -> None:

@@ -2,18 +2,19 @@
 
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 import types
 from collections.abc import Callable, Sequence
 
 __all__ = ["when_imported"]
 
+Patch = Callable[[], None]
+
 
 class _PatchingLoader(importlib.abc.Loader):
     """Loads the module as its own loader does, then patches it, before anybody else sees it."""
 
-    def __init__(self, loader: importlib.abc.Loader, patch: Callable[[], None]) -> None:
+    def __init__(self, loader: importlib.abc.Loader, patch: Patch) -> None:
         self._loader = loader
         self._patch = patch
 
@@ -29,33 +30,39 @@ class _PatchingLoader(importlib.abc.Loader):
         self._loader.exec_module(module)
         self._patch()
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)  # get_code, get_source, ... for whoever only looks at the spec
+
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Waits at the head of sys.meta_path for one module, once."""
+    """Stands at the head of sys.meta_path for good: a module may be reloaded, or looked for without being imported."""
 
-    def __init__(self, name: str, patch: Callable[[], None]) -> None:
-        self._name = name
-        self._patch = patch
+    def __init__(self) -> None:
+        self.patches: dict[str, Patch] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
+        patch = self.patches.get(fullname)
+        if patch is None:
             return None
-        sys.meta_path.remove(self)
         for finder in sys.meta_path:
-            spec = finder.find_spec(fullname, path, target)
+            spec = finder.find_spec(fullname, path, target) if finder is not self else None
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _PatchingLoader(spec.loader, self._patch)
+                    spec.loader = _PatchingLoader(spec.loader, patch)
                 return spec
         return None
 
 
-def when_imported(name: str, patch: Callable[[], None]) -> None:
-    """Call *patch* now if module *name* is imported, else right after it has been."""
+_finder = _Finder()
+
+
+def when_imported(name: str, patch: Patch) -> None:
+    """Call *patch* now if module *name* is imported, else right after it has been; and again after each reload."""
+    _finder.patches[name] = patch
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):
         patch()
-    else:
-        sys.meta_path.insert(0, _Finder(name, patch))

@@ -2,6 +2,9 @@
 
 An epoll descriptor can itself be waited for, so `EpollSelector` parks on its own epoll and then asks it, without
 waiting. The other selectors get a temporary epoll for the length of one wait.
+
+A `select` that does not wait (timeout 0) lets the other tasks run as well: an asyncio loop that is never idle calls
+nothing else. Where there is no epoll, selectors stay as they are.
 """
 
 import select
@@ -21,6 +24,9 @@ def _cooperative(original: Any, wait: Any) -> Any:
         hub = current_hub()
         if hub is None:
             return original(self, timeout)
+        if timeout is not None and timeout <= 0:
+            hub.reschedule()
+            return original(self, 0)
         deadline = clock.deadline_after(timeout)
         while True:
             ready = original(self, 0)

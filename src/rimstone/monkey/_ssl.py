@@ -5,7 +5,8 @@ SSLSocket's own Python code stays as it is. Two things change, both in place:
 * `SSLContext._wrap_socket` returns a `_Connection` around the C object. Its read, write, do_handshake and shutdown
   try, and wait for the socket when OpenSSL asks for more.
 * The C object waits natively as long as the socket's C timeout says, so that one is 0 from then on, and the user's
-  timeout is kept in the instance and reported by `gettimeout`. In a plain thread the same loop waits natively.
+  timeout is kept in the instance and reported by `gettimeout`. In a plain thread the same loop waits natively. When
+  the socket becomes a plain one again (unwrap, shutdown, detach), C gets the user's timeout back.
 """
 
 import _socket
@@ -39,18 +40,20 @@ class _Connection:
         setattr(self._sslobj, name, value)
 
     def do_handshake(self) -> None:
-        self._until_done(self._sslobj.do_handshake)
+        self._until_done("handshake", self._sslobj.do_handshake)
 
     def read(self, *args: Any) -> Any:
-        return self._until_done(self._sslobj.read, *args)
+        return self._until_done("read", self._sslobj.read, *args)
 
     def write(self, data: Any) -> int:
-        return self._until_done(self._sslobj.write, data)  # type: ignore[no-any-return]
+        return self._until_done("write", self._sslobj.write, data)  # type: ignore[no-any-return]
 
     def shutdown(self) -> Any:
-        return self._until_done(self._sslobj.shutdown)
+        plain = self._until_done("shutdown", self._sslobj.shutdown)
+        _give_back_timeout(self._sock)
+        return plain
 
-    def _until_done(self, operation: Callable[..., Any], *args: Any) -> Any:
+    def _until_done(self, name: str, operation: Callable[..., Any], *args: Any) -> Any:
         sock = self._sock
         timeout = sock.gettimeout()
         deadline: float | None = None
@@ -67,7 +70,7 @@ class _Connection:
                 direction = WRITE
             if timeout is not None and deadline is None:
                 deadline = clock.monotonic() + timeout
-            _wait(sock, direction, deadline, operation.__name__)
+            _wait(sock, direction, deadline, name)
 
 
 def _wait(sock: Any, direction: int, deadline: float | None, operation: str) -> None:
@@ -88,6 +91,13 @@ def _wrap_socket(self: Any, sock: Any, *args: Any, **kwargs: Any) -> _Connection
         sock.__dict__[_USER_TIMEOUT] = _Raw.gettimeout(sock)
     _Raw.settimeout(sock, 0)
     return _Connection(sslobj, sock)
+
+
+def _give_back_timeout(sock: Any) -> None:
+    if _USER_TIMEOUT in sock.__dict__:
+        timeout = sock.__dict__.pop(_USER_TIMEOUT)
+        if sock.fileno() >= 0:
+            _Raw.settimeout(sock, timeout)
 
 
 def gettimeout(self: Any) -> float | None:
@@ -116,9 +126,19 @@ def getblocking(self: Any) -> bool:
 
 
 def patch() -> None:
+    cls: Any = ssl.SSLSocket
+    original_shutdown = cls.shutdown
+    original_detach = cls.detach
+
+    def shutdown(self: Any, how: int) -> None:
+        original_shutdown(self, how)
+        _give_back_timeout(self)
+
+    def detach(self: Any) -> int:
+        _give_back_timeout(self)
+        return original_detach(self)  # type: ignore[no-any-return]
+
     ssl.SSLContext._wrap_socket = _wrap_socket  # type: ignore[attr-defined]
-    ssl.SSLSocket.gettimeout = gettimeout  # type: ignore[method-assign]
-    ssl.SSLSocket.settimeout = settimeout  # type: ignore[method-assign]
-    ssl.SSLSocket.setblocking = setblocking  # type: ignore[method-assign]
-    ssl.SSLSocket.getblocking = getblocking  # type: ignore[method-assign]
-    ssl.SSLSocket.timeout = property(gettimeout)  # type: ignore[assignment]
+    for method in (gettimeout, settimeout, setblocking, getblocking, shutdown, detach):
+        setattr(cls, method.__name__, method)
+    cls.timeout = property(gettimeout)

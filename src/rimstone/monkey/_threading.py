@@ -1,6 +1,6 @@
-"""threading.Lock, RLock and local, and queue.SimpleQueue: the leaves that Condition, Event, Semaphore, Barrier and the
-other queues stand on. Threads stay threads.
+"""threading.Lock, RLock and local, and queue.SimpleQueue: the leaves that the other primitives stand on.
 
+Condition, Event, Semaphore, Barrier and the other queues are Python code over these. Threads stay threads.
 `_thread.allocate_lock` is left alone: the import system takes its locks there.
 """
 
@@ -8,7 +8,7 @@ import queue
 import threading
 
 from rimstone.hub import local
-from rimstone.sync import Lock, RLock, SimpleQueue
+from rimstone.sync import Lock, NotifyLock, RLock, SimpleQueue
 
 __all__ = ["patch"]
 
@@ -16,6 +16,6 @@ __all__ = ["patch"]
 def patch() -> None:
     threading.Lock = Lock  # type: ignore[assignment, misc]
     threading.RLock = RLock  # type: ignore[assignment, misc]
-    threading._allocate_lock = Lock  # type: ignore[attr-defined]  # Condition.wait parks on one of these
+    threading._allocate_lock = NotifyLock  # type: ignore[attr-defined]  # Condition.wait parks on one of these
     threading.local = local  # type: ignore[assignment, misc]
     queue.SimpleQueue = SimpleQueue  # type: ignore[assignment, misc]

@@ -2,28 +2,28 @@
 
 Why not the standard class as it is. Its lock is a `threading.Condition`, whose `__enter__` is a Python function: a
 KeyboardInterrupt can strike after it acquired the lock and before `with` knows of it. The lock then stays held by the
-main thread, and the pool's thread that completes the future waits for it for ever. Ctrl-C in a notebook must not do that.
+main thread, and the pool's thread that completes the future waits for it for ever. Ctrl-C in a notebook must not do so.
 
-What an interrupt can do to each method, given that CPython handles signals only in the main thread, and there only after
-a call, at a backward jump and at the start of a Python function:
+What an interrupt can do to each method, given that CPython handles signals only in the main thread, and there only
+after a call, at a backward jump and at the start of a Python function:
 
-- `with self._condition` runs the C methods of `_thread.RLock`. Nothing is checked between "the lock is ours" and "the
-  block is entered", nor between the end of the block and the call of `__exit__`. An interrupt inside the block leaves it
-  through `__exit__`. So the lock is never left held, and every method below may rely on it.
-- `result`, `exception`: the lock is not held while waiting. An interrupted wait leaves at most a stale sleeper in a list;
-  waking that does nothing. The waiters of others are not touched.
-- `cancel`: the sleepers are woken *before* the one store that cancels, with the lock held. Interrupted between the two:
-  they look, see a pending future, and sleep again; nothing was cancelled. Interrupted after the store: the call counts
-  as cancelled, only the callbacks have not been posted; `set_running_or_notify_cancel`, which the pool calls when it
-  comes to the call, posts them again, and posting twice is harmless.
+- `with self._changed` runs the C methods of `_thread.RLock`. Nothing is checked between "the lock is ours" and "the
+  block is entered", nor between the end of the block and the call of `__exit__`. An interrupt inside the block leaves
+  it through `__exit__`. So the lock is never left held, and every method below may rely on it.
+- `result`, `exception`: the lock is not held while waiting. An interrupted wait leaves at most a stale sleeper in a
+  list; waking that does nothing. The waiters of others are not touched.
+- `cancel`: the sleepers are woken *before* the one store that cancels, with the lock held. Interrupted between the
+  two: they look, see a pending future, and sleep again; nothing was cancelled. Interrupted after the store: the call
+  counts as cancelled, only the callbacks have not been posted; `set_running_or_notify_cancel`, which the pool calls
+  when it comes to the call, posts them again, and posting twice is harmless.
 - `add_done_callback`: the callback is in the list or not; either way the interrupt comes out of this very call.
-- `set_result`, `set_exception`, `set_running_or_notify_cancel`: called by the pool's threads, where no signal is handled.
-  They alone call into the waiters of `concurrent.futures.wait`, whose own locks are not safe (see `_run_callbacks`).
-- Starting a thread in the main thread: `Thread.start` waits on a `threading.Event`, which has the same weakness: the new
-  thread could find the event's lock held for ever. `shielded` does such things in a thread that no signal reaches.
+- `set_result`, `set_exception`, `set_running_or_notify_cancel`: called by the pool's threads, where no signal is
+  handled. They alone call into the waiters of `concurrent.futures.wait`, whose own locks are not safe.
+- Starting a thread in the main thread: `Thread.start` waits on a `threading.Event`, which has the same weakness: the
+  new thread could find the event's lock held for ever. `shielded` does such things where no signal is handled.
 
-Not covered: `concurrent.futures.wait` and `as_completed` called in the main thread acquire the locks of all futures in a
-Python loop, and an interrupt inside that loop keeps those acquired so far.
+Not covered: `concurrent.futures.wait` and `as_completed` called in the main thread acquire the locks of all futures in
+a Python loop, and an interrupt inside that loop keeps those acquired so far.
 """
 
 import concurrent.futures
@@ -33,50 +33,16 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rimstone import _originals, clock
+from rimstone.hub import Waiter, waiter
 
 __all__ = ["CallbackThread", "Condition", "Future", "shielded"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("concurrent.futures")
-
-
-class _Waiter(Protocol):
-    """One wait of one task or thread."""
-
-    def park(self, deadline: float | None) -> bool: ...
-    def unpark(self) -> None: ...
-
-
-class _NativeWaiter:
-    """Blocks the thread; what `rimstone.hub.waiter` gives to a thread that runs no coroutines."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = _originals.allocate_lock()
-        self._lock.acquire()
-
-    def park(self, deadline: float | None) -> bool:
-        if deadline is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(deadline - clock.monotonic(), threading.TIMEOUT_MAX)) if (
-            deadline > clock.monotonic()
-        ) else self._lock.acquire(blocking=False)
-
-    def unpark(self) -> None:
-        try:
-            self._lock.release()
-        except RuntimeError:
-            pass  # woken before
-
-
-def waiter() -> _Waiter:
-    """A fresh one-shot waiter for the current task or thread."""
-    return _NativeWaiter()  # rimstone.hub.waiter
 
 
 def shielded(fn: Callable[[], object]) -> None:
@@ -112,7 +78,21 @@ def shielded(fn: Callable[[], object]) -> None:
         raise errors.pop()
 
 
-class Condition(_originals.RLock):
+if TYPE_CHECKING:  # the stubs call the C class final and leave out what threading.Condition uses of it
+
+    class _CLock:
+        def __enter__(self) -> bool: ...
+        def __exit__(self, kind: object, error: object, tb: object) -> None: ...
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+        def release(self) -> None: ...
+        def _is_owned(self) -> bool: ...
+        def _release_save(self) -> tuple[int, int]: ...
+        def _acquire_restore(self, state: tuple[int, int]) -> None: ...
+else:
+    _CLock = _originals.RLock
+
+
+class Condition(_CLock):
     """A condition variable whose `with` is C code, and whose waits park a task or block a thread.
 
     It has the methods that `concurrent.futures` uses on a future's condition. `wait_until` is for our own code.
@@ -121,7 +101,7 @@ class Condition(_originals.RLock):
     __slots__ = ("_sleepers",)
 
     def __init__(self) -> None:
-        self._sleepers: list[_Waiter] = []
+        self._sleepers: list[Waiter] = []
 
     def wait_until(self, predicate: Callable[[], bool], deadline: float | None = None) -> bool:
         """Wait until *predicate*, called with the lock held, is true. Call it *without* holding the lock.
@@ -138,6 +118,7 @@ class Condition(_originals.RLock):
             try:
                 woken = mine.park(deadline)
             finally:
+                mine.cancel()  # for the case that an interrupt struck before the park
                 with self:
                     if mine in self._sleepers:
                         self._sleepers.remove(mine)
@@ -148,17 +129,18 @@ class Condition(_originals.RLock):
     def wait(self, timeout: float | None = None) -> bool:
         """As `threading.Condition.wait`. Not proof against a second interrupt while it takes the lock back."""
         if not self._is_owned():
-            raise RuntimeError("cannot wait on a condition whose lock this thread does not hold; use 'with' around wait()")
+            raise RuntimeError("wait() was called without the condition's lock; call it inside 'with condition:'")
         mine = waiter()
         self._sleepers.append(mine)
         # What _release_save returns for a lock held once, in case an interrupt strikes before it is stored.
-        saved: Any = (1, _originals.get_ident())
+        saved = (1, _originals.get_ident())
         try:
             saved = self._release_save()
             return mine.park(clock.deadline_after(timeout))
         finally:
             if not self._is_owned():
                 self._acquire_restore(saved)
+            mine.cancel()
             if mine in self._sleepers:
                 self._sleepers.remove(mine)
 
@@ -275,15 +257,14 @@ class Future(concurrent.futures.Future[T]):
             runs in any thread, also from a finalizer, and may be told twice: it must not block.
     """
 
-    # concurrent.futures looks at these by name; the base class would build a threading.Condition first.
-    _condition: Condition  # type: ignore[assignment]  # not a threading.Condition, but used as one
-
     def __init__(
         self,
         callback_thread: CallbackThread | None = None,
         on_cancel: "Callable[[Future[T]], None] | None" = None,
     ) -> None:
-        self._condition = Condition()
+        # Not super().__init__(): it would build a threading.Condition first. concurrent.futures knows these by name.
+        self._changed = Condition()
+        self._condition = self._changed  # type: ignore[assignment]  # no threading.Condition, but used as one
         self._state = PENDING
         self._result = None
         self._exception = None
@@ -298,14 +279,17 @@ class Future(concurrent.futures.Future[T]):
         Returns:
             True when the call is cancelled (now or before), False when it runs or has finished.
         """
-        with self._condition:
+        with self._changed:
             if self._state in (RUNNING, FINISHED):
                 return False
-            if self._state == CANCELLED_AND_NOTIFIED:
-                return True
-            self._condition.notify_all()  # before the store, see the head of this file
-            self._state = CANCELLED
-        if self._on_cancel is not None:
+            told_before = self._state == CANCELLED_AND_NOTIFIED
+            if not told_before:
+                self._changed.notify_all()  # before the store, see the head of this file
+                # With nobody in `concurrent.futures.wait`, who might come later need not wait until the pool comes to
+                # this call. A future without a pool leaves the second state to `set_running_or_notify_cancel`.
+                alone = not self._waiters and self._callback_thread is not None
+                self._state = CANCELLED_AND_NOTIFIED if alone else CANCELLED
+        if self._on_cancel is not None and not told_before:
             self._on_cancel(self)
         self._invoke_callbacks()
         return True
@@ -345,7 +329,7 @@ class Future(concurrent.futures.Future[T]):
 
         Otherwise it runs in the pool's callback thread, after the callbacks added before it.
         """
-        with self._condition:
+        with self._changed:
             if self._state not in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED):
                 self._done_callbacks.append(fn)
                 return
@@ -355,10 +339,8 @@ class Future(concurrent.futures.Future[T]):
 
     def set_running_or_notify_cancel(self) -> bool:
         """Claim the call before running it; False means that it was cancelled and must not run. See the base class."""
-        with self._condition:
-            if self._state == CANCELLED_AND_NOTIFIED:
-                return False
-            claimed = super().set_running_or_notify_cancel()
+        with self._changed:
+            claimed = self._state != CANCELLED_AND_NOTIFIED and super().set_running_or_notify_cancel()
         if not claimed:
             self._invoke_callbacks()  # `cancel` may have been interrupted before it did
         return claimed
@@ -370,7 +352,7 @@ class Future(concurrent.futures.Future[T]):
             listener: Has `add_result`, `add_exception` and `add_cancelled`, each taking the future (the protocol of
                 `concurrent.futures.wait`). They must neither block nor raise: the pool's thread waits for them.
         """
-        with self._condition:
+        with self._changed:
             if self._state not in (CANCELLED_AND_NOTIFIED, FINISHED):
                 self._waiters.append(listener)
                 cancelled = self._state == CANCELLED
@@ -383,7 +365,7 @@ class Future(concurrent.futures.Future[T]):
     def _wait_done(self, timeout: float | None) -> None:
         # A state once final stays so, and the result is stored before it: no lock for the common case.
         if self._state != FINISHED:
-            self._condition.wait_until(self.done, clock.deadline_after(timeout))
+            self._changed.wait_until(self.done, clock.deadline_after(timeout))
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 raise CancelledError
             if self._state != FINISHED:
@@ -402,17 +384,23 @@ class Future(concurrent.futures.Future[T]):
         # Waiters of concurrent.futures.wait are told here of a cancellation, not in `cancel`: their locks do not stand
         # an interrupt, and `cancel` may run in the main thread.
         if self._state == CANCELLED and self._callback_thread is not None:
-            with self._condition:
-                super().set_running_or_notify_cancel() if self._state == CANCELLED else None
+            with self._changed:
+                if self._state == CANCELLED:
+                    super().set_running_or_notify_cancel()
         while True:
-            with self._condition:
+            with self._changed:
                 if not self._done_callbacks:
                     return
                 callback = self._done_callbacks.pop(0)
-            self._call_back(callback)
+            try:
+                self._call_back(callback)
+            except BaseException:  # SystemExit, say: in the pool's thread it would end that thread
+                if self._callback_thread is None:
+                    raise
+                _log.exception("exception calling callback for %r", self)
 
     def _call_back(self, callback: Callable[[concurrent.futures.Future[T]], object]) -> None:
         try:
             callback(self)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged
             _log.exception("exception calling callback for %r", self)

@@ -6,6 +6,14 @@ and then wakes the head of the line, who tries again: a running thread may slip 
 lock), which is why a lock that is passed around in a loop does not cost a switch each time.
 
 No wake is lost: a waiter that was woken but leaves without the lock (timeout, kill) wakes the next one.
+
+What `threading.Condition` asks of its locks
+--------------------------------------------
+`Condition.wait` is Python code of the standard library: it parks on a fresh lock of its own (`NotifyLock` here), and in
+its `finally` takes the caller's lock back (`_acquire_restore`). Taking it back is shielded from kills, since the caller
+relies on holding it, whatever ended the wait. And a notify must not be lost with a task that is killed: `notify` gives
+the wake to one waiter and counts it, unless releasing that waiter's lock raises RuntimeError. So a `NotifyLock` whose
+wait is ended by an exception frees itself.
 """
 
 from collections import deque
@@ -13,9 +21,10 @@ from types import TracebackType
 
 from rimstone import clock
 from rimstone._originals import allocate_lock
-from rimstone.hub import Waiter, waiter
+from rimstone.errors import HubError
+from rimstone.hub import Waiter, current_task, waiter
 
-__all__ = ["Lock"]
+__all__ = ["Lock", "NotifyLock", "acquire_shielded"]
 
 
 class Lock:
@@ -47,22 +56,23 @@ class Lock:
         waiters = self._waiters
         while True:
             waiting = waiter()
-            waiters.append(waiting)
-            if native.acquire(False):
-                waiting.cancel()
-                _leave(waiters, waiting)
-                return True
-            woken = False
+            leaving = True
             try:
+                waiters.append(waiting)
+                if native.acquire(False):
+                    leaving = False
+                    return True
                 woken = waiting.park(deadline)
+                if native.acquire(False):
+                    leaving = False
+                    return True
+                leaving = not woken  # somebody who did not wait was faster: get in line again
             finally:
-                # Either the wait failed, or it ends in an exception (a kill). If `release` had chosen us all the same,
-                # its wake belongs to the next in line.
-                if not woken and not _leave(waiters, waiting):
+                # If `release` chose us although we go away without the lock (timeout, kill), its wake belongs to the
+                # next in line.
+                if not _leave(waiters, waiting) and leaving:
                     self._wake_next()
-            if native.acquire(False):
-                return True
-            if not woken:
+            if leaving:
                 return False
 
     def release(self) -> None:
@@ -96,6 +106,17 @@ class Lock:
     ) -> None:
         self.release()
 
+    # For threading.Condition; see the head of this file.
+
+    def _release_save(self) -> None:
+        self.release()
+
+    def _acquire_restore(self, _: None) -> None:
+        acquire_shielded(self)
+
+    def _is_owned(self) -> bool:
+        return self.locked()
+
     def _at_fork_reinit(self) -> None:
         self._native = allocate_lock()
         self._waiters = deque()
@@ -109,11 +130,45 @@ class Lock:
         return f"<{state} rimstone.sync.Lock, {len(self._waiters)} waiting, at {id(self):#x}>"
 
 
+class NotifyLock(Lock):
+    """The lock that `threading.Condition.wait` parks on. A wait that ends in an exception frees it."""
+
+    __slots__ = ()
+
+    def _acquire_slowly(self, deadline: float | None) -> bool:
+        try:
+            return super()._acquire_slowly(deadline)
+        except BaseException:
+            try:
+                self._native.release()
+            except RuntimeError:
+                pass  # notified a moment ago: by now nobody relies on it any more
+            raise
+
+
+def acquire_shielded(lock: Lock) -> None:
+    """Take *lock*, whatever is thrown into this task meanwhile; what was thrown is raised at its next park."""
+    thrown: BaseException | None = None
+    while True:
+        try:
+            lock.acquire()
+            break
+        except HubError:
+            raise  # waiting is impossible here; trying again would be so as well
+        except BaseException as error:
+            thrown = error
+    if thrown is not None:
+        task = current_task()
+        if task is None:
+            raise thrown
+        task.pending = thrown
+
+
 def _check(blocking: bool, timeout: float) -> None:
     if timeout != -1:
         if not blocking:
             raise ValueError("can't specify a timeout for a non-blocking call")
-        if timeout < 0:
+        if not timeout >= 0:
             raise ValueError("timeout value must be a non-negative number")
 
 

@@ -4,16 +4,17 @@ from types import TracebackType
 from typing import Any
 
 from rimstone._originals import get_ident
-from rimstone.errors import RimstoneError
 from rimstone.hub import current_task
-from rimstone.sync.lock import Lock
+from rimstone.sync.lock import Lock, acquire_shielded
 
 __all__ = ["RLock"]
 
 
 def _me() -> Any:
-    """Who asks: the task, or the thread's number. The root task is its thread, so that a lock taken before the first
-    `spawn` can be released after it."""
+    """Who asks: the task, or the thread's number.
+
+    The root task is its thread, so that a lock taken before the first `spawn` can be released after it.
+    """
     task = current_task()
     if task is None or task is task.hub.root:
         return get_ident()
@@ -67,8 +68,7 @@ class RLock:
         """True while somebody holds it."""
         return self._block.locked()
 
-    # What threading.Condition asks of a lock. Taking it back must not be interrupted: a condition's caller relies on
-    # holding the lock again, whatever ended the wait.
+    # For threading.Condition; see the head of `lock.py`.
 
     def _release_save(self) -> tuple[int, Any]:
         if not self._count:
@@ -96,21 +96,3 @@ class RLock:
 
     def __repr__(self) -> str:
         return f"<rimstone.sync.RLock, owner={self._owner!r}, count={self._count}, at {id(self):#x}>"
-
-
-def acquire_shielded(lock: Lock) -> None:
-    """Take *lock*, whatever is thrown into this task meanwhile; what was thrown is raised at its next park."""
-    thrown: BaseException | None = None
-    while True:
-        try:
-            lock.acquire()
-            break
-        except (RimstoneError, RuntimeError):
-            raise  # waiting is impossible here; trying again would be so as well
-        except BaseException as error:
-            thrown = error
-    task = current_task()
-    if thrown is not None:
-        if task is None:
-            raise thrown
-        task.pending = thrown

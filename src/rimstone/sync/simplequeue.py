@@ -16,7 +16,7 @@ class SimpleQueue:
 
     __slots__ = ("__weakref__", "_items", "_waiters")
 
-    __class_getitem__ = classmethod(GenericAlias)
+    __class_getitem__: Any = classmethod(GenericAlias)
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
@@ -35,7 +35,7 @@ class SimpleQueue:
         Raises:
             queue.Empty: there is none (in time).
         """
-        if block and timeout is not None and timeout < 0:
+        if block and timeout is not None and not timeout >= 0:
             raise ValueError("'timeout' must be a non-negative number")
         items = self._items
         try:
@@ -46,24 +46,18 @@ class SimpleQueue:
         deadline = clock.deadline_after(timeout)
         while True:
             waiting = waiter()
-            self._waiters.append(waiting)
-            if items:
-                waiting.cancel()
-                self._leave(waiting)
-            else:
-                woken = False
-                try:
-                    woken = waiting.park(deadline)
-                finally:
-                    # Woken or not: if an item was meant for us and we go away, the next one in line must look.
-                    if not woken and not self._leave(waiting) and items:
-                        self._wake_next()
-                if not woken and not items:
-                    raise queue.Empty
             try:
+                self._waiters.append(waiting)
+                if not items and not waiting.park(deadline) and not items:
+                    raise queue.Empty
                 return items.popleft()
             except IndexError:
                 continue  # somebody who did not wait was faster
+            finally:
+                # If a `put` chose us and there is still something to take, the next one in line must look: we may be
+                # going away with an exception, or with an item that was there before.
+                if not self._leave(waiting) and items:
+                    self._wake_next()
 
     def get_nowait(self) -> Any:
         """Take the oldest item or raise `queue.Empty`."""

@@ -1,0 +1,206 @@
+"""ProcessWorker: one worker process as the pool sees it. Read `wire.py` and `setup.py` first, `main.py` for its inside.
+
+States: STARTING -> READY -> STOPPING -> GONE.
+
+The process is exec'ed, never forked from this (threaded) one, and never imports the user's `__main__`. It is started
+by the pool's dispatcher thread, which lives as long as the pool does: that matters, because the kernel kills a worker
+when the *thread* that started it ends.
+
+Death is seen by pidfd or by the end of the wire, whichever comes first (a process that a call started may have
+inherited the wire and keep it open), and is dealt with after everything on the wire has been read.
+"""
+
+import contextlib
+import enum
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from typing import Any
+
+import rimstone
+from rimstone.workers.setup import Setup, StartedSlots
+from rimstone.workers.wire import Channel, ChannelClosed, Kind, channel_pair
+
+__all__ = ["ProcessWorker", "WorkerState"]
+
+_BOOT = (
+    # Not "" (the working directory): a file there named like a module of the standard library must not be imported.
+    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
+    "from rimstone.workers.main import main; main(*map(int, sys.argv[2:]))"
+)
+
+
+class WorkerState(enum.Enum):
+    """See the head of this file."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    GONE = "gone"
+
+
+class ProcessWorker:
+    """One worker process. Used by one thread, the pool's dispatcher.
+
+    Attributes:
+        pid: Its process id.
+        pidfd: A descriptor that becomes readable when it ends; -1 where the kernel has none.
+        in_flight: slot -> call that was sent to it and has not come back.
+        known: Ids of the functions it has been sent.
+        limit: How many calls may be sent to it, counted since its beginning; `sent` is how many were.
+    """
+
+    def __init__(self, setup: Setup, slots: int) -> None:
+        self.name = setup.name
+        self.state = WorkerState.STARTING
+        self.in_flight: dict[int, Any] = {}
+        self.known: set[int] = set()
+        self.limit = 0
+        self.sent = 0
+        self.exit_code: int | None = None
+        self.exit_signal: int | None = None
+        self._free_slots = list(range(slots - 1, -1, -1))
+        self._unsent: deque[tuple[Kind, Any]] = deque()
+        self._started = StartedSlots.create(slots)
+        try:
+            self.channel, theirs = channel_pair()
+            try:
+                self._process = _start(theirs.fileno(), self._started.file, slots)
+            except BaseException:
+                self.channel.close()
+                raise
+            finally:
+                theirs.close()
+        except BaseException:
+            self._started.close()
+            raise
+        self._started.close_file()
+        self.pid = self._process.pid
+        self.pidfd = -1
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self.pidfd = os.pidfd_open(self.pid)
+        self.send(Kind.SETUP, setup)
+
+    # -- sending -----------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many more calls it takes now."""
+        if self.state is not WorkerState.READY or self._unsent:
+            return 0
+        return min(self.limit - self.sent, len(self._free_slots))
+
+    def assign(self, call: Any) -> int:
+        """Give *call* a slot; it counts as sent."""
+        slot = self._free_slots.pop()
+        self._started.clear(slot)
+        self.in_flight[slot] = call
+        self.sent += 1
+        return slot
+
+    def release(self, slot: int) -> Any:
+        """The call in *slot* has come back."""
+        call = self.in_flight.pop(slot)
+        self._free_slots.append(slot)
+        return call
+
+    def send(self, kind: Kind, content: Any) -> None:
+        """Send a message now, or as soon as there is room. Never waits; to a dead worker it does nothing."""
+        self._unsent.append((kind, content))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is still unsent, as far as there is room."""
+        try:
+            while self._unsent and self.channel.try_send(*self._unsent[0]):
+                self._unsent.popleft()
+        except ChannelClosed:
+            self._unsent.clear()  # its death is about to be seen
+
+    @property
+    def has_unsent(self) -> bool:
+        """True while a message waits for room."""
+        return bool(self._unsent)
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask it to exit when it has answered every call."""
+        if self.state in (WorkerState.STARTING, WorkerState.READY):
+            self.state = WorkerState.STOPPING
+            self.send(Kind.STOP, None)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+        self.state = WorkerState.STOPPING
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def terminate(self) -> None:
+        """End it now; it may still catch the signal."""
+        self.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it now."""
+        self.signal(signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """True when the process is gone and has been reaped. Never waits."""
+        code = self._process.poll()
+        if code is None:
+            return False
+        self.exit_code = code if code >= 0 else None
+        self.exit_signal = -code if code < 0 else None
+        return True
+
+    def wait(self) -> None:
+        """Block until the process is gone. Only after `kill`."""
+        self._process.wait()
+        self.has_ended()
+
+    def take_calls(self) -> tuple[list[Any], list[Any]]:
+        """After its death: (calls it had started, calls it had not)."""
+        started = [call for slot, call in self.in_flight.items() if self._started.is_marked(slot)]
+        unstarted = [call for slot, call in self.in_flight.items() if not self._started.is_marked(slot)]
+        self.in_flight.clear()
+        return started, unstarted
+
+    def close(self) -> None:
+        """Give back every descriptor. The process must have ended. Idempotent."""
+        self.state = WorkerState.GONE
+        self.channel.close()
+        self._started.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def __repr__(self) -> str:
+        return f"<ProcessWorker {self.name} pid={self.pid} {self.state.value}, {len(self.in_flight)} calls in flight>"
+
+
+def _start(wire_fd: int, started_fd: int, slots: int) -> "subprocess.Popen[bytes]":
+    """Start the process. SIGINT is blocked in it until it has said what it does with it (see `main`)."""
+    package_folder = os.path.dirname(os.path.dirname(os.path.abspath(rimstone.__file__)))
+    command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BOOT]  # type: ignore[attr-defined]
+    command += [package_folder, str(wire_fd), str(started_fd), str(slots)]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=2 if _is_open(2) else subprocess.DEVNULL,
+            pass_fds=(wire_fd, started_fd),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

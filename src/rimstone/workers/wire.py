@@ -1,0 +1,160 @@
+"""The wire between a pool and one worker process: whole messages over a SOCK_SEQPACKET socketpair.
+
+Why packets and not a stream: sending one is a single system call, so an interrupt between two bytecodes can leave
+nothing half-written, and a reader gets a whole message or none. A message larger than `INLINE_BYTES` is written to an
+anonymous memory file whose descriptor is passed instead: nothing is named, so nothing can be left behind.
+
+Everything here uses the original, unpatched sockets, and never waits unless the name says so.
+"""
+
+import array
+import enum
+import os
+import pickle
+import socket
+import tempfile
+from typing import Any
+
+from rimstone._originals import RawSocket, socketpair
+
+__all__ = ["Channel", "ChannelClosed", "Kind", "channel_pair"]
+
+INLINE_BYTES = 64 * 1024  # below the smallest send buffer a kernel gives (208 KiB by default)
+_SEND_BUFFER_BYTES = 1024 * 1024
+_FD_BYTES = array.array("i").itemsize
+_IN_FILE = b"F"  # the message is in the file that comes along
+_HERE = b"M"
+
+
+class Kind(enum.IntEnum):
+    """What a message is about. The first group goes to the worker, the second comes from it."""
+
+    SETUP = 1  # Setup: everything a worker needs before its first call
+    CALLS = 2  # (functions, forgotten ids, calls)
+    STOP = 3  # finish what you have, then exit
+
+    READY = 10  # (limit,): set up, initializer done
+    BROKEN = 11  # (error,): the initializer raised
+    REPORT = 12  # (limit, results, returned slots, learned)
+
+
+class ChannelClosed(OSError):
+    """The other side has closed its end."""
+
+
+class Channel:
+    """One end of the wire. One thread at a time may send, one may receive."""
+
+    def __init__(self, sock: RawSocket) -> None:
+        self._sock = sock
+        self.fd = sock.fileno()
+
+    def try_send(self, kind: Kind, content: Any) -> bool:
+        """Send without waiting; False when the other side has not made room yet.
+
+        Raises:
+            ChannelClosed: nobody is there to read it.
+        """
+        return self._send(kind, content, socket.MSG_DONTWAIT)
+
+    def send(self, kind: Kind, content: Any) -> None:
+        """Send, blocking the thread until there is room.
+
+        Raises:
+            ChannelClosed: nobody is there to read it.
+        """
+        self._send(kind, content, 0)
+
+    def _send(self, kind: Kind, content: Any, flags: int) -> bool:
+        message = bytes((kind,)) + pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
+        try:
+            if len(message) <= INLINE_BYTES:
+                self._sock.send(_HERE + message, flags)
+            else:
+                file = _memory_file(message)
+                try:
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]).tobytes())
+                    self._sock.sendmsg([_IN_FILE], [rights], flags)
+                finally:
+                    os.close(file)
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionError) as error:
+            raise ChannelClosed(error.errno, "the other side of the wire is closed") from error
+        return True
+
+    def receive(self, *, block: bool) -> tuple[Kind, Any] | None:
+        """The next message; None when there is none now (only with `block=False`).
+
+        Raises:
+            ChannelClosed: the other side is closed and everything it sent has been read.
+        """
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if block else socket.MSG_DONTWAIT)
+        try:
+            data, ancillary, _, _ = self._sock.recvmsg(INLINE_BYTES + 2, socket.CMSG_SPACE(_FD_BYTES), flags)
+        except BlockingIOError:
+            return None
+        except ConnectionError as error:
+            raise ChannelClosed(error.errno, "the other side of the wire is closed") from error
+        if not data:
+            raise ChannelClosed(0, "the other side of the wire is closed")
+        if data[:1] == _HERE:
+            message = memoryview(data)[1:]
+        else:
+            message = memoryview(_read_file(_passed_descriptor(ancillary)))
+        return Kind(message[0]), pickle.loads(message[1:])
+
+    def close(self) -> None:
+        """Close this end; the other one reads what is under way and then finds it closed. Idempotent."""
+        self._sock.close()
+
+
+def channel_pair() -> tuple[Channel, RawSocket]:
+    """A channel for the pool, and the socket that its worker process is to inherit."""
+    if not hasattr(socket, "SOCK_SEQPACKET"):
+        raise OSError("worker processes need SOCK_SEQPACKET Unix sockets, which this system does not have (Linux does)")
+    ours, theirs = socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    return Channel(ours), theirs
+
+
+def _memory_file(content: bytes) -> int:
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("rimstone-message", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as unnamed:
+            file = os.dup(unnamed.fileno())
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(file, view) :]
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _passed_descriptor(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors = array.array("i")
+            descriptors.frombytes(data[:_FD_BYTES])
+            return descriptors[0]
+    raise OSError("a large message did not arrive: this process has no free descriptor for it (see 'ulimit -n')")
+
+
+def _read_file(file: int) -> bytes:
+    try:
+        size = os.fstat(file).st_size
+        parts = []
+        offset = 0
+        while offset < size:
+            part = os.pread(file, size - offset, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(file)

@@ -1,0 +1,339 @@
+"""`./dev` makes its environment once, notices when that is no good any more, and says in one line what is wrong.
+
+The script is tried on a small checkout, in which `venv`, `pip`, `pytest`, `ruff` and `mypy` are modules of a few lines
+that tell how they were called: `python -m` finds those first. One test uses the real `venv` and `pip`, and a build
+backend of its own, so nothing is ever downloaded.
+"""
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEV = ROOT / "dev"
+
+PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "toy"
+version = "1"
+"""
+
+# Builds the smallest editable package there is.
+BACKEND = """
+import os, zipfile
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    name, info = "toy-1-py3-none-any.whl", "toy-1.dist-info/"
+    with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
+        wheel.writestr("toy.py", "")
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: toy\\nVersion: 1\\nProvides-Extra: dev\\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "RECORD", "toy.py,,\\n")
+    return name
+"""
+
+# An environment without pip, in no time.
+VENV = """
+import os, sys
+
+os.makedirs(os.path.join(sys.argv[1], "bin"))
+os.symlink(sys.executable, os.path.join(sys.argv[1], "bin", "python"))
+with open(os.path.join(sys.argv[1], "pyvenv.cfg"), "w") as file:
+    file.write("home = " + os.path.dirname(sys.executable) + chr(10))
+"""
+
+PIP = """
+import os, sys
+
+if os.path.exists("broken"):
+    sys.exit("no index today")
+with open("installs.log", "a") as log:
+    print(*sys.argv[1:], file=log)
+"""
+
+TELL = "import json, os, sys; print(json.dumps([sys.argv[1:], sys.prefix, os.getcwd()]))\n"
+
+WAIT_FOR_CTRL_C = """
+import sys, time
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("cleaned up", flush=True)
+    sys.exit(7)
+"""
+
+
+class Checkout:
+    """A small project with ./dev in it, in a folder whose name has spaces."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "examples").mkdir(parents=True)
+        shutil.copy(DEV, folder / "dev")
+        self.write("pyproject.toml", PYPROJECT)
+        self.write("venv.py", VENV)
+        self.write("pip.py", PIP)
+        self.write("examples/demo.py", TELL)
+        self.write("pytest.py", TELL)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, str(self.folder / "dev")]
+
+    def dev(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # From another directory, and with a compiler that fails.
+        environment = {**os.environ, "CC": "/bin/false"}
+        return subprocess.run(
+            [*self.command, *arguments],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+
+    def told(self, *arguments: str) -> list[Any]:
+        """Run ./dev, which must succeed: what the program it ran was given, its environment, its directory."""
+        result = self.dev(*arguments)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def installs(self) -> list[str]:
+        return (self.folder / "installs.log").read_text().splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A checkout in which ./dev has made .venv."""
+    checkout = Checkout(tmp_path / "a check out")
+    checkout.told("demo")
+    return checkout
+
+
+@pytest.mark.slow
+def test_a_fresh_checkout_gets_a_real_environment(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "a check out")
+    (checkout.folder / "venv.py").unlink()
+    (checkout.folder / "pip.py").unlink()
+    checkout.write("backend.py", BACKEND)
+    checkout.write("pyproject.toml", PYPROJECT)
+    checkout.write("examples/demo.py", "import toy\n" + TELL)
+    assert checkout.told("demo") == [[], str(checkout.folder / ".venv"), str(checkout.folder)]
+
+
+@pytest.mark.slow
+def test_commands_run_in_the_checkout_with_its_python(checkout: Checkout) -> None:
+    folder, venv = str(checkout.folder), str(checkout.folder / ".venv")
+    assert checkout.told("demo", "--urls", "5 0") == [["--urls", "5 0"], venv, folder]
+    assert checkout.told("test", "tests/test_x.py", "-x") == [["tests/test_x.py", "-x"], venv, folder]
+    assert checkout.told("test", "--fast", "-x") == [["-m", "not slow", "-x"], venv, folder]
+
+
+@pytest.mark.slow
+def test_a_second_run_installs_nothing_and_says_nothing(checkout: Checkout) -> None:
+    assert checkout.installs() == ["install --quiet --disable-pip-version-check --editable .[dev]"]
+    result = checkout.dev("demo")
+    assert (result.returncode, result.stderr, len(checkout.installs())) == (0, "", 1)
+
+
+@pytest.mark.slow
+def test_other_requirements_are_installed_into_the_same_environment(checkout: Checkout) -> None:
+    marker = checkout.folder / ".venv/marker"
+    marker.touch()
+    checkout.write("pyproject.toml", PYPROJECT + "# changed\n")
+    checkout.told("demo")
+    assert len(checkout.installs()) == 2
+    assert marker.exists()
+
+
+def interrupt(checkout: Checkout) -> None:
+    """As if the install had been interrupted: all is there except the stamp, which is written last."""
+    (checkout.folder / ".venv/dev-stamp.json").unlink()
+
+
+def move(checkout: Checkout) -> None:
+    checkout.folder = checkout.folder.rename(checkout.folder.with_name("moved out"))
+
+
+def other_python(checkout: Checkout) -> None:
+    stamp = checkout.folder / ".venv/dev-stamp.json"
+    version = sys.version.split()[0]
+    assert version in stamp.read_text()
+    stamp.write_text(stamp.read_text().replace(version, "3.11.0rc1"))
+
+
+def lose_python(checkout: Checkout) -> None:
+    (checkout.folder / ".venv/bin/python").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [interrupt, move, other_python, lose_python])
+def test_an_environment_that_is_no_good_is_made_anew(checkout: Checkout, harm: Callable[[Checkout], None]) -> None:
+    (checkout.folder / ".venv/marker").touch()
+    harm(checkout)
+    assert checkout.told("demo")[1] == str(checkout.folder / ".venv")
+    assert len(checkout.installs()) == 2
+    assert not (checkout.folder / ".venv/marker").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["", "# update\n"], ids=["at first", "in an update"])
+def test_a_failed_install_shows_pips_words_and_one_line(checkout: Checkout, change: str) -> None:
+    if change:
+        checkout.write("pyproject.toml", PYPROJECT + change)
+    else:
+        shutil.rmtree(checkout.folder / ".venv")
+    checkout.write("broken", "")
+    result = checkout.dev("demo")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-2] == "no index today"
+    assert result.stderr.splitlines()[-1].startswith("./dev: pip could not install rimstone")
+
+    (checkout.folder / "broken").unlink()
+    (checkout.folder / ".venv/marker").touch()
+    checkout.told("demo")
+    assert not (checkout.folder / ".venv/marker").exists()  # what the failure left was not taken for whole
+
+
+@pytest.mark.slow
+def test_several_at_once_make_it_once(checkout: Checkout) -> None:
+    shutil.rmtree(checkout.folder / ".venv")
+    # An install during which another ./dev is bound to arrive: it ends when one has come and is waiting.
+    checkout.write("pip.py", PIP + "import time\nwhile not os.path.exists('go on'): time.sleep(0.01)\n")
+    several = [
+        subprocess.Popen([*checkout.command, "demo", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in "abc"
+    ]
+    told = [process.stderr.readline() for process in several if process.stderr]
+    assert sorted(line.split()[1] for line in told) == ["making", "waiting", "waiting"]
+    checkout.write("go on", "")
+    outputs = [json.loads(process.communicate(timeout=100)[0]) for process in several]
+    assert [process.returncode for process in several] == [0, 0, 0]
+    assert [arguments for arguments, _, _ in outputs] == [["a"], ["b"], ["c"]]
+    assert len(checkout.installs()) == 2
+
+
+@pytest.mark.slow
+def test_the_exit_code_is_that_of_the_program(checkout: Checkout) -> None:
+    checkout.write("pytest.py", "import sys; sys.exit(5)")
+    assert checkout.dev("test").returncode == 5
+
+
+@pytest.mark.slow
+def test_check_runs_everything_and_names_what_failed(checkout: Checkout) -> None:
+    checkout.write("ruff.py", "import sys; print('ruff', *sys.argv[1:]); sys.exit('check' in sys.argv[1:2])")
+    checkout.write("mypy.py", "import sys; print('mypy', *sys.argv[1:])")
+    result = checkout.dev("check")  # import-linter is not there, so it fails as well
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == ["ruff format --check .", "ruff check .", "mypy --strict src"]
+    assert result.stderr.splitlines()[-1] == "./dev: failed: ruff check, lint-imports"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_after_the_program_has_cleaned_up(checkout: Checkout) -> None:
+    checkout.write("examples/demo.py", WAIT_FOR_CTRL_C)
+    with subprocess.Popen(
+        [*checkout.command, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, as a terminal has one
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "cleaned up\n", "")
+
+
+@pytest.mark.slow
+def test_all_says_which_pythons_there_are_and_which_passed(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "check out")
+    # A PATH and a home on which this Python is the only one, beside a shim that finds nothing.
+    version = "{}.{}".format(*sys.version_info)
+    others = [other for other in ("3.11", "3.12", "3.13") if other != version]
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / f"python{version}").symlink_to(os.path.realpath(sys.executable))
+    (programs / f"python{others[0]}").write_text("#!/bin/sh\nexit 127\n")
+    (programs / f"python{others[0]}").chmod(0o755)
+    environment = {**os.environ, "PATH": str(programs), "HOME": str(tmp_path)}
+    command = [*checkout.command, "test", "--all", "-x"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)[:2] == [["-x"], str(checkout.folder / f".venv-{version}")]
+    summary = result.stderr.splitlines()[-3:]
+    assert f"./dev: Python {version}: passed" in summary
+    assert all(f"./dev: Python {other}: not found, not tested" in summary for other in others)
+
+    checkout.write("pytest.py", "import sys; sys.exit(1)")
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    assert result.returncode == 1
+    assert f"./dev: Python {version}: failed" in result.stderr.splitlines()[-3:]
+
+
+def run_pretending(pretence: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real ./dev in an interpreter that is first made to look like one that will not do."""
+    code = f"import sys, runpy\n{pretence}\nsys.argv[:] = {[str(DEV), *arguments]!r}\n"
+    code += "runpy.run_path(sys.argv[0], {}, '__main__')"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("pretence", "said"),
+    [
+        ("sys.version_info = (3, 10, 13)", "is too old; use 3.11 or newer"),
+        (
+            "sys.modules['ensurepip'] = None",
+            "lacks its module ensurepip; install it (Debian, Ubuntu: apt install python3-venv)",
+        ),
+        ("sys.modules['venv'] = None", "lacks its module venv; install it (Debian, Ubuntu: apt install python3-venv)"),
+    ],
+    ids=["old Python", "no ensurepip", "no venv"],
+)
+@pytest.mark.slow
+def test_a_python_that_will_not_do_gets_one_line(pretence: str, said: str) -> None:
+    result = run_pretending(pretence, "test")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["tests"], ["bench"]])
+def test_an_unknown_command_gets_one_line_with_the_known_ones(arguments: list[str]) -> None:
+    result = subprocess.run([sys.executable, DEV, *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "use one of demo, test, check" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_names_every_command() -> None:
+    result = subprocess.run([sys.executable, DEV, "--help"], capture_output=True, text=True, check=True)
+    assert all(f"./dev {command}" in result.stdout for command in ("demo", "test", "check"))
+
+
+def test_an_old_python_can_read_the_script() -> None:
+    ast.parse(DEV.read_text(), feature_version=(3, 6))
+
+
+def test_it_is_executable() -> None:
+    assert os.access(DEV, os.X_OK)
