@@ -346,6 +346,24 @@ def test_classes_of_main_are_arguments_and_results(folder):
     assert "done" in run(folder, program)
 
 
+def test_a_class_comes_back_although_the_worker_gave_it_something_that_does_not_pickle(folder):
+    program = """
+        import threading
+        from tiny_pool import TinyWorker
+        class Job:
+            lock = None
+            def run(self):
+                with Job.lock: return self
+        def initialize(): Job.lock = threading.Lock()
+        with TinyWorker() as worker:
+            worker.call(initialize)
+            job = worker.call(Job().run)
+            assert type(job) is Job and Job.lock is None
+        print("done")
+    """
+    assert "done" in run(folder, program)
+
+
 def test_pickling_by_name_works_inside_the_worker(folder):
     program = """
         import copy, pickle

@@ -118,7 +118,7 @@ class Task(Generic[T]):
         try:
             self._value = function(*args, **kwargs)
         except TaskExit as leaving:
-            self._value = leaving  # type: ignore[assignment]  # as gevent does: a killed task is a success
+            self._value = leaving  # as gevent does: a killed task is a success
         except BaseException as error:
             self._error = error
         del function, args, kwargs  # the traceback of an error keeps this frame
@@ -253,7 +253,7 @@ class Task(Generic[T]):
             self.throw_in(error)
             return
         if isinstance(error, TaskExit):
-            self._value = error  # type: ignore[assignment]
+            self._value = error
         else:
             self._error = error
         self._done = self.started = True

@@ -1,20 +1,23 @@
 """Patches a module when it is imported, so that patching does not import what the program never uses."""
 
-import importlib.abc
 import importlib.machinery
 import sys
 import types
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # not at run time: importlib.abc takes longer to import than all of this package's hub
+    from importlib.abc import Loader
 
 __all__ = ["when_imported"]
 
 Patch = Callable[[], None]
 
 
-class _PatchingLoader(importlib.abc.Loader):
+class _PatchingLoader:
     """Loads the module as its own loader does, then patches it, before anybody else sees it."""
 
-    def __init__(self, loader: importlib.abc.Loader, patch: Patch) -> None:
+    def __init__(self, loader: "Loader", patch: Patch) -> None:
         self._loader = loader
         self._patch = patch
 
@@ -34,7 +37,7 @@ class _PatchingLoader(importlib.abc.Loader):
         return getattr(self._loader, name)  # get_code, get_source, ... for whoever only looks at the spec
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Stands at the head of sys.meta_path for good: a module may be reloaded, or looked for without being imported."""
 
     def __init__(self) -> None:

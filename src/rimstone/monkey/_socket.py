@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from rimstone import clock
 from rimstone._originals import poll, select_select
@@ -19,6 +19,8 @@ from rimstone.iomodel.base import READ, WRITE
 from rimstone.monkey._dns import numeric_address
 
 __all__ = ["hub_for", "native_wait", "patch"]
+
+T = TypeVar("T")
 
 _Raw = _socket.socket
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
@@ -66,9 +68,10 @@ def _accept(self: Any) -> tuple[int, Any]:
     timeout = self.gettimeout()
     if timeout == 0:
         return _Raw._accept(self)  # type: ignore[attr-defined, no-any-return]
+    if hub is not None:
+        io = hub.io
+        return _with_descriptors(lambda: io.accept(self, timeout))
     while True:
-        if hub is not None:
-            return _with_descriptors(lambda: hub.io.accept(self, timeout))
         try:
             return _Raw._accept(self)  # type: ignore[attr-defined, no-any-return]
         except BlockingIOError:
@@ -155,7 +158,7 @@ def detach(self: Any) -> int:
         fd = self.fileno()
         if fd >= 0:
             hub.io.forget(fd)
-    return _original_detach(self)  # type: ignore[no-any-return]
+    return _original_detach(self)
 
 
 def _real_close(self: Any, _ss: Any = _Raw) -> None:
@@ -218,7 +221,7 @@ def __init__(self: Any, family: int = -1, type: int = -1, proto: int = -1, filen
         _with_descriptors(lambda: _original_init(self, family, type, proto, fileno))
 
 
-def _with_descriptors(make: Callable[[], Any]) -> Any:
+def _with_descriptors(make: Callable[[], T]) -> T:
     """Run *make*; when the process is out of descriptors, let other tasks give some back and try again."""
     for pause in _DESCRIPTOR_PAUSES_SECONDS:
         try:
@@ -254,7 +257,7 @@ def native_wait(sock: Any, direction: int, deadline: float | None) -> None:
 
 _original_init = socket.socket.__init__
 _original_detach = socket.socket.detach
-_original_sendfile = getattr(socket.socket, "_sendfile_use_sendfile", None)
+_original_sendfile: Any = getattr(socket.socket, "_sendfile_use_sendfile", None)
 
 _METHODS = (
     *(recv, recv_into, send, sendall, _accept, connect, connect_ex, recvfrom, recvfrom_into, sendto, bind, detach),

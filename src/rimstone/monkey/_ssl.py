@@ -23,6 +23,7 @@ from rimstone.monkey._socket import native_wait
 __all__ = ["patch"]
 
 _Raw = _socket.socket
+_CContext: Any = _ssl._SSLContext
 _USER_TIMEOUT = "_rimstone_user_timeout"  # in the instance's __dict__; absent while the C timeout is the user's
 
 
@@ -86,7 +87,7 @@ def _wait(sock: Any, direction: int, deadline: float | None, operation: str) -> 
 
 
 def _wrap_socket(self: Any, sock: Any, *args: Any, **kwargs: Any) -> _Connection:
-    sslobj = _ssl._SSLContext._wrap_socket(self, sock, *args, **kwargs)
+    sslobj = _CContext._wrap_socket(self, sock, *args, **kwargs)
     if _USER_TIMEOUT not in sock.__dict__:
         sock.__dict__[_USER_TIMEOUT] = _Raw.gettimeout(sock)
     _Raw.settimeout(sock, 0)

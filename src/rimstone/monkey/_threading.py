@@ -14,8 +14,8 @@ __all__ = ["patch"]
 
 
 def patch() -> None:
-    threading.Lock = Lock  # type: ignore[assignment, misc]
-    threading.RLock = RLock  # type: ignore[assignment, misc]
+    threading.Lock = Lock  # type: ignore[assignment]
+    threading.RLock = RLock  # type: ignore[assignment]
     threading._allocate_lock = NotifyLock  # type: ignore[attr-defined]  # Condition.wait parks on one of these
-    threading.local = local  # type: ignore[assignment, misc]
+    threading.local = local  # type: ignore[assignment]
     queue.SimpleQueue = SimpleQueue  # type: ignore[assignment, misc]

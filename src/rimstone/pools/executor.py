@@ -14,7 +14,6 @@ import concurrent.futures
 import contextlib
 import enum
 import sys
-import weakref
 from _thread import start_new_thread
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -317,7 +316,7 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
         self._state = State.CREATED
         self._maps: set[LazyCalls[Any, Any]] = set()  # those with input left
         self._callbacks = CallbackThread(name)
-        weakref.finalize(self, self._callbacks.close).atexit = False
+        self._callbacks.ends_with(self)
 
     # What a kind of pool implements.
 

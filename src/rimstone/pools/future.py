@@ -29,6 +29,7 @@ a Python loop, and an interrupt inside that loop keeps those acquired so far.
 import concurrent.futures
 import logging
 import threading
+import weakref
 from _thread import start_new_thread
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -177,11 +178,18 @@ class CallbackThread:
 
     def __init__(self, pool_name: str) -> None:
         self._name = f"rimstone-{pool_name}-callbacks"
-        self._posted: _originals.SimpleQueue[Future[Any] | None] = _originals.SimpleQueue()
+        # Futures; anything else is there to wake the thread: None, or the dead reference of `ends_with`.
+        self._posted: _originals.SimpleQueue[Future[Any] | weakref.ref[Any] | None] = _originals.SimpleQueue()
+        self._owner: weakref.ref[Any] | None = None
         self._changed = Condition()
         self._thread: threading.Thread | None = None
         self._ended: threading.Thread | None = None
         self._closing = False
+
+    def ends_with(self, owner: object) -> None:
+        """Close when *owner* is collected."""
+        # The callback is C code: an interrupt in a finalizer written in Python would be lost, and the thread with it.
+        self._owner = weakref.ref(owner, self._posted.put)
 
     def post(self, future: "Future[Any]") -> None:
         """Let *future* run its callbacks there soon. Never blocks on a callback; may be repeated."""
@@ -190,7 +198,8 @@ class CallbackThread:
             shielded(self._start_when_needed)
 
     def close(self) -> None:
-        """End the thread once everything posted has run. Returns at once; may be called from a finalizer."""
+        """End the thread once everything posted has run. Returns at once; may be repeated."""
+        self._owner = None
         self._closing = True
         if self._thread is not None:
             self._posted.put(None)
@@ -220,14 +229,16 @@ class CallbackThread:
                 self._thread = None
                 while not self._posted.empty():
                     future = self._posted.get()
-                    if future is not None:
+                    if isinstance(future, Future):
                         future._run_callbacks()
 
     def _serve(self) -> None:
         while True:
             future = self._posted.get()
-            if future is not None:
+            if isinstance(future, Future):
                 future._run_callbacks()
+            elif future is not None:
+                self._closing = True
             del future
             if self._closing and self._posted.empty():
                 with self._changed:

@@ -83,6 +83,8 @@ class _Crew:
     """The threads of one pool and what they share.
 
     An end is a None on the queue, behind all calls; each thread that takes it puts it back for the next one and ends.
+    When the executor is collected instead, its dead reference comes to stand there, and the thread that takes it stops
+    the crew: no code of ours runs in the finalizer, where an interrupt would be lost and the threads with it.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class _Crew:
         self.name = name
         self.max_threads = max_threads
         self.callbacks = callbacks
-        self.calls: _originals.SimpleQueue[_Call | None] = _originals.SimpleQueue()
+        self.calls: _originals.SimpleQueue[_Call | weakref.ref[Any] | None] = _originals.SimpleQueue()
         # Guards what follows. Never held while a call runs. Re-entrant, because a finalizer may run anywhere.
         self.changed = Condition()
         self.threads: set[threading.Thread] = set()
@@ -105,10 +107,14 @@ class _Crew:
         self.stopping = False  # nothing more is accepted, a None is on the queue
         self.cancelling = False  # calls taken off the queue are cancelled, not run
         self.broken: BaseException | None = None
+        self._owner: weakref.ref[Any] | None = None
         self._ended: list[threading.Thread] = []
         self._numbers = itertools.count(1)
         self._initializer = initializer
         self._initargs = initargs
+
+    def ends_with(self, owner: object) -> None:
+        self._owner = weakref.ref(owner, self.calls.put)
 
     def submit(self, call: _Call) -> None:
         with self.changed:
@@ -127,7 +133,8 @@ class _Crew:
         return max(0, self.calls.qsize() - self.stopping)
 
     def stop(self) -> None:
-        """Accept nothing more; the threads end when the queue is empty. Any thread, also from a finalizer."""
+        """Accept nothing more; the threads end when the queue is empty. From any thread; may be repeated."""
+        self._owner = None
         with self.changed:
             first, self.stopping = not self.stopping, True
             if first:
@@ -225,8 +232,11 @@ class _Crew:
     def _serve(self) -> None:
         while True:
             call = self.calls.get()
-            if call is None:
-                self.calls.put(None)
+            if not isinstance(call, _Call):
+                if self.stopping:
+                    self.calls.put(None)
+                else:
+                    self.stop()
                 return
             with self.changed:
                 self.idle -= 1
@@ -257,10 +267,10 @@ class _Crew:
                 call = self.calls.get_nowait()
             except queue.Empty:
                 break
-            if call is None:
-                end_seen = True
-            else:
+            if isinstance(call, _Call):
                 taken.append(call)
+            elif call is None:
+                end_seen = True
         if end_seen:
             self.calls.put(None)
         with self.changed:
@@ -312,7 +322,7 @@ class ThreadPoolExecutor(Executor):
             raise TypeError(f"initializer={initializer!r} must be callable, or None")
         super().__init__(thread_name_prefix or "ThreadPoolExecutor")
         self._crew = _Crew(self._name, max_workers, initializer, tuple(initargs), self._callbacks)
-        weakref.finalize(self, self._crew.stop).atexit = False
+        self._crew.ends_with(self)
 
     def statistics(self) -> ThreadPoolStatistics:
         """What the pool holds now."""

@@ -19,7 +19,6 @@ import sys
 from collections import deque
 from typing import Any
 
-import rimstone
 from rimstone.workers.setup import Setup, StartedSlots
 from rimstone.workers.wire import Channel, ChannelClosed, Kind, channel_pair
 
@@ -183,7 +182,7 @@ class ProcessWorker:
 
 def _start(wire_fd: int, started_fd: int, slots: int) -> "subprocess.Popen[bytes]":
     """Start the process. SIGINT is blocked in it until it has said what it does with it (see `main`)."""
-    package_folder = os.path.dirname(os.path.dirname(os.path.abspath(rimstone.__file__)))
+    package_folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BOOT]  # type: ignore[attr-defined]
     command += [package_folder, str(wire_fd), str(started_fd), str(slots)]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

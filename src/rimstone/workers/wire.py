@@ -12,7 +12,6 @@ import enum
 import os
 import pickle
 import socket
-import tempfile
 from typing import Any
 
 from rimstone._originals import RawSocket, socketpair
@@ -123,6 +122,8 @@ def _memory_file(content: bytes) -> int:
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("rimstone-message", os.MFD_CLOEXEC)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as unnamed:
             file = os.dup(unnamed.fileno())
     try:
