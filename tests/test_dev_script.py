@@ -69,8 +69,8 @@ TELL = "import json, os, sys; print(json.dumps([sys.argv[1:], sys.prefix, os.get
 
 WAIT_FOR_CTRL_C = """
 import sys, time
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("cleaned up", flush=True)

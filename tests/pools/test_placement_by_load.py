@@ -1,8 +1,9 @@
-"""Calls find their level by themselves: waits pile up on one thread, blocking calls spread over threads, computing calls
-over processes, and nothing has to be said beforehand. The bounds are generous; figures live in bench/.
+"""Calls find their level by themselves: waits pile up on one thread, blocking calls spread over threads, computing
+calls over processes, and nothing has to be said beforehand. The bounds are generous; figures live in bench/.
 """
 
 import ctypes
+import itertools
 import os
 import threading
 import time
@@ -117,9 +118,7 @@ def test_one_slow_call_does_not_hold_back_those_sent_with_it():
         assert futures[300].result() == 300
 
 
-@pytest.mark.parametrize(
-    ("level", "threads_used"), [("coroutine", 1), ("thread", 3)], ids=["coroutine", "thread"]
-)
+@pytest.mark.parametrize(("level", "threads_used"), [("coroutine", 1), ("thread", 3)], ids=["coroutine", "thread"])
 def test_a_hint_wins(level, threads_used):
     with Pool(processes=1, threads=3) as pool:
         futures = [pool.options(level=level).submit(wait, 0.2) for _ in range(9)]
@@ -135,7 +134,7 @@ def test_the_process_hint_runs_one_call_at_a_time_in_each_process():
     with Pool(processes=1, threads=3) as pool:
         futures = [pool.options(level="process").submit(span) for _ in range(4)]
         spans = sorted(future.result() for future in futures)
-    assert all(earlier[1] <= later[0] for earlier, later in zip(spans, spans[1:], strict=False))
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans))
 
 
 def test_max_workers_bounds_the_calls_in_flight():

@@ -321,7 +321,10 @@ def test_the_pool_survives_a_storm_of_signals() -> None:
             calls.close()
         pool.shutdown()
         assert {*futures} <= {*called_back}
-        assert threading.active_count() == 1, threading.enumerate()
+        for thread in threading.enumerate():  # those of inner pools left by an interrupt end without being waited for
+            if thread is not threading.current_thread():
+                thread.join(30)
+                assert not thread.is_alive(), thread
         assert interrupts > 100, interrupts
         print("survived")
     """)

@@ -28,19 +28,19 @@ def patch_all() -> None:
     _patch("selectors", _selectors.patch)
     if "ssl" not in _done:
         _done.append("ssl")
-        when_imported("ssl", _ssl)
+        when_imported("ssl", _patch_ssl)
     if "asyncio" not in _done:
         _done.append("asyncio")
-        when_imported("asyncio.base_events", _asyncio)
+        when_imported("asyncio.base_events", _patch_asyncio)
 
 
-def _ssl() -> None:
+def _patch_ssl() -> None:
     from rimstone.monkey import _ssl as tls
 
     tls.patch()
 
 
-def _asyncio() -> None:
+def _patch_asyncio() -> None:
     from rimstone import aio
 
     aio.patch()

@@ -53,7 +53,7 @@ class _Finder:
             spec = finder.find_spec(fullname, path, target) if finder is not self else None
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _PatchingLoader(spec.loader, patch)
+                    spec.loader = _PatchingLoader(spec.loader, patch)  # type: ignore[assignment]  # a loader by shape
                 return spec
         return None
 

@@ -109,9 +109,7 @@ class Dispatcher:
         take_forgotten: Gives the ids of functions that will not be called again.
     """
 
-    def __init__(
-        self, setup: Setup, size: int, most_in_flight: int, take_forgotten: Callable[[], list[int]]
-    ) -> None:
+    def __init__(self, setup: Setup, size: int, most_in_flight: int, take_forgotten: Callable[[], list[int]]) -> None:
         self.size = size
         self.broken: RimstoneError | None = None
         self.accepted = 0  # statistics
@@ -552,9 +550,7 @@ class Dispatcher:
         self._in_flight -= len(started) + len(unstarted)
         for call in started:
             self.finished += 1
-            call.future.set_exception(
-                WorkerDied(worker.pid, worker.exit_signal, worker.exit_code, call.function.name)
-            )
+            call.future.set_exception(WorkerDied(worker.pid, worker.exit_signal, worker.exit_code, call.function.name))
         for call in reversed(unstarted):
             if self._abandoning or self.broken is not None:
                 self.finished += 1

@@ -199,10 +199,10 @@ class CallbackThread:
 
     def close(self) -> None:
         """End the thread once everything posted has run. Returns at once; may be repeated."""
-        self._owner = None
         self._closing = True
         if self._thread is not None:
             self._posted.put(None)
+        self._owner = None  # last: interrupted before this, the owner's end still ends the thread
 
     def wait(self) -> None:
         """Return when all that was posted has run and, after `close`, the thread has ended.

@@ -13,9 +13,9 @@ __all__ = ["Pool"]
 
 
 class Pool(ProcessBackedExecutor):
-    """Runs plain, blocking functions: one that computes takes a process, one that blocks a thread, one that waits a
-    coroutine.
+    """Runs plain, blocking functions, each on the level it needs.
 
+    A call that computes takes a process, a call that blocks takes a thread, a call that waits takes a coroutine.
     A `concurrent.futures.Executor`. The worker processes are created at the first call, once, and reused; blocking
     calls of the standard library are cooperative in them (`rimstone.monkey`), while this process stays as it is.
 

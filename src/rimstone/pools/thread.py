@@ -134,11 +134,11 @@ class _Crew:
 
     def stop(self) -> None:
         """Accept nothing more; the threads end when the queue is empty. From any thread; may be repeated."""
-        self._owner = None
         with self.changed:
             first, self.stopping = not self.stopping, True
             if first:
-                self.calls.put(None)
+                self.calls.put(None)  # not to be separated from the line above: no signal is handled in between
+        self._owner = None  # last: interrupted before this, the executor's end still ends the threads
         self.callbacks.close()
 
     def cancel_queued(self) -> None:
@@ -158,9 +158,12 @@ class _Crew:
                 f"a call running in pool {self.name!r} waits for the end of that pool, and so for itself; "
                 "use shutdown(wait=False) there"
             )
-        if self._needs_thread():
-            shielded(self._grow)  # a submit may have been interrupted before it asked for a thread
-        self.changed.wait_until(lambda: not self.threads and not self.queued)
+        while True:
+            if self._needs_thread():
+                shielded(self._grow)  # a submit may have been interrupted before it asked for a thread
+            self.changed.wait_until(lambda: not self.threads)
+            if not self.queued:
+                break
         for thread in list(self._ended):
             thread.join()  # it has nothing more to do: microseconds
 
@@ -233,11 +236,11 @@ class _Crew:
         while True:
             call = self.calls.get()
             if not isinstance(call, _Call):
-                if self.stopping:
+                self.stop()
+                if call is None:
                     self.calls.put(None)
-                else:
-                    self.stop()
-                return
+                    return
+                continue
             with self.changed:
                 self.idle -= 1
                 self.running += 1

@@ -19,7 +19,7 @@ Everything is decided under one native lock, held for microseconds; hubs are wok
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,11 +195,15 @@ class Admission:
         oldest_allowed = clock.monotonic() - BUSY_SECONDS
         given: list[WorkerCall] = []
         with self._lock:
-            if self._waiting and self._waiting[0].arrived < oldest_allowed and self._seat_for_waiting() is None:
-                if all(seat.busy or seat.held >= self.coroutines for seat in self.seats) and not self._can_start():
-                    given.extend(self._waiting)
-                    self._waiting.clear()
-            if self._alone and self._alone[0].arrived < oldest_allowed and not self._seats_for_alone():
+            stuck = all(seat.busy or seat.held >= self.coroutines for seat in self.seats) and not self._can_start()
+            if stuck and self._waiting and self._waiting[0].arrived < oldest_allowed:
+                given.extend(self._waiting)
+                self._waiting.clear()
+            if (
+                self._alone
+                and self._alone[0].arrived < oldest_allowed
+                and not (self._seats_for_alone() and any(self._startable()))
+            ):
                 given.extend(self._alone)
                 self._alone.clear()
             if given:
@@ -269,10 +273,11 @@ class Admission:
                 (self._waiting if self._kind(call) is FunctionKind.WAITING else self._alone).append(call)
 
     def _choose(self, seat: Seat) -> WorkerCall | None:
-        alone = self._alone[0] if self._alone and self._may_take_alone(seat, self._alone[0]) else None
+        alone = next(self._startable(), None) if self._may_take_alone(seat) else None
         waiting = self._waiting[0] if self._waiting and self._may_take_waiting(seat) else None
         if alone is not None and (waiting is None or alone.arrived <= waiting.arrived):
-            return self._alone.popleft()
+            self._alone.remove(alone)  # at or near the head
+            return alone
         if waiting is not None:
             return self._waiting.popleft()
         return None
@@ -282,9 +287,17 @@ class Admission:
             return False
         return all(lower.busy or lower.held >= self.coroutines for lower in self.seats[: seat.index])
 
-    def _may_take_alone(self, seat: Seat, call: WorkerCall) -> bool:
-        if self._computing and self._kind(call) is FunctionKind.COMPUTING:
-            return False
+    def _startable(self) -> Iterator[WorkerCall]:
+        """The calls of `_alone` that may start now: all, but of those that compute one at a time in this process."""
+        computing = self._computing
+        for call in self._alone:
+            if self._kind(call) is not FunctionKind.COMPUTING:
+                yield call
+            elif not computing:
+                computing = 1
+                yield call
+
+    def _may_take_alone(self, seat: Seat) -> bool:
         if seat.held == 0:
             return True
         # Every thread has waiters and there cannot be another one: the last is to suffer.
@@ -307,8 +320,7 @@ class Admission:
         return None
 
     def _seats_for_alone(self) -> list[Seat]:
-        call = self._alone[0]
-        return [seat for seat in self.seats if seat.polling and self._may_take_alone(seat, call)]
+        return [seat for seat in self.seats if seat.polling and self._may_take_alone(seat)]
 
     def _seats_to_move(self) -> tuple[list[Hub], list[Seat]]:
         wake: list[Hub] = []
@@ -319,13 +331,14 @@ class Admission:
                 wake.append(hub)
             elif all(seat.busy or seat.held >= self.coroutines for seat in self.seats) and self._can_start():
                 start.append(self._new_seat())
-        if self._alone and not (self._computing and self._kind(self._alone[0]) is FunctionKind.COMPUTING):
+        startable = sum(1 for _ in self._startable())
+        if startable:
             free = self._seats_for_alone()
-            for seat in free[: len(self._alone)]:
+            for seat in free[:startable]:
                 if seat.hub is not None and seat.hub not in wake:
                     wake.append(seat.hub)
             starting = sum(seat.hub is None for seat in self.seats)
-            missing = min(len(self._alone) - len(free) - starting, self.threads - len(self.seats))
+            missing = min(startable - len(free) - starting, self.threads - len(self.seats))
             start.extend(self._new_seat() for _ in range(missing))
         return wake, start
 

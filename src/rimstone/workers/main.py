@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rimstone import machine, monkey
 from rimstone._originals import RawSocket, Thread
@@ -33,8 +33,8 @@ from rimstone.workers.admission import Admission, Seat, WorkerCall
 from rimstone.workers.namespace import FunctionTable, install_main
 from rimstone.workers.pickling import dump_error, dump_result, load_arguments
 from rimstone.workers.placement import BUSY_SECONDS, FunctionKind
-from rimstone.workers.threadclock import runnable_clock
 from rimstone.workers.setup import Setup, StartedSlots
+from rimstone.workers.threadclock import runnable_clock
 from rimstone.workers.wire import Channel, ChannelClosed, Kind
 
 __all__ = ["main"]
@@ -196,7 +196,8 @@ class WorkerMain:
         except TaskExit:
             raise
         except BaseException as worse:  # an exception whose __str__ raises, and the like
-            return dump_error(RuntimeError(f"{type(error).__name__}, which cannot be described: {type(worse).__name__}"))
+            what = f"{type(error).__name__}, which cannot be described ({type(worse).__name__})"
+            return dump_error(RuntimeError(what))
 
     # -- wire thread -------------------------------------------------------------------------------------------
 

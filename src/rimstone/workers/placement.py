@@ -9,7 +9,7 @@ COMPUTING  it holds its thread and uses the CPU: one call at a time a process
 import enum
 from dataclasses import dataclass
 
-__all__ = ["ALONE", "BUSY_SECONDS", "COMPUTING_SHARE", "QUEUED_SECONDS", "FunctionKind", "FunctionRecord", "kind_of_level"]
+__all__ = ["BUSY_SECONDS", "COMPUTING_SHARE", "QUEUED_SECONDS", "FunctionKind", "FunctionRecord", "kind_of_level"]
 
 # A thread that has not come back to its hub for so long is busy: calls for it go elsewhere (DESIGN, decision 9).
 BUSY_SECONDS = 0.020
@@ -28,9 +28,6 @@ class FunctionKind(enum.IntEnum):
     BLOCKING = 2
     COMPUTING = 3
 
-
-ALONE = frozenset({FunctionKind.UNKNOWN, FunctionKind.BLOCKING, FunctionKind.COMPUTING})
-"""Kinds that need a thread without waiters, since they hold it."""
 
 _LEVELS = {
     "coroutine": FunctionKind.WAITING,

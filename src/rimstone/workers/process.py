@@ -20,7 +20,7 @@ from collections import deque
 from typing import Any
 
 from rimstone.workers.setup import Setup, StartedSlots
-from rimstone.workers.wire import Channel, ChannelClosed, Kind, channel_pair
+from rimstone.workers.wire import ChannelClosed, Kind, channel_pair
 
 __all__ = ["ProcessWorker", "WorkerState"]
 

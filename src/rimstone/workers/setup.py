@@ -62,7 +62,7 @@ class StartedSlots:
         self._bytes[slot] = 0
 
     def is_marked(self, slot: int) -> bool:
-        """Has the call in *slot* started?"""
+        """True when the call in *slot* has started."""
         return self._bytes[slot] == 1
 
     def close_file(self) -> None:
