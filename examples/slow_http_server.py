@@ -1,6 +1,7 @@
 """An HTTP server for the demo that answers every request after 50 ms. One thread, a task a connection.
 
-GET /17 answers "page 17". GET /peak answers the most requests that were in flight at once since the last GET /peak.
+GET /17 answers "page 17". GET /report tells what was served since the last report, as JSON: pages, the most of them in
+flight at once, and the seconds from the first request to the last answer.
 Prints its port, and ends when its standard input is closed.
 """
 
@@ -9,6 +10,7 @@ from rimstone import monkey
 monkey.patch_all()
 
 import contextlib
+import json
 import os
 import resource
 import socket
@@ -21,19 +23,40 @@ from rimstone import spawn
 DELAY_SECONDS = 0.05
 BACKLOG = 4096
 
-in_flight = 0
-peak = 0
+
+class Report:
+    def __init__(self):
+        self.pages = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.first_request = self.last_answer = time.monotonic()
+
+    def begin(self):
+        if self.pages == self.in_flight == 0:
+            self.first_request = time.monotonic()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+    def end(self):
+        self.in_flight -= 1
+        self.pages += 1
+        self.last_answer = time.monotonic()
+
+    def as_json(self):
+        seconds = self.last_answer - self.first_request
+        return json.dumps({"pages": self.pages, "in_flight": self.most_in_flight, "seconds": seconds})
+
+
+report = Report()
 
 
 def answer(conn):
     """Serve one connection, which carries one request."""
     with conn, contextlib.suppress(ConnectionError):
         path = read_path(conn)
-        body = take_peak() if path == "/peak" else slow_page(path)
-        conn.sendall(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
+        body = take_report() if path == "/report" else slow_page(path)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        conn.sendall((head + body).encode())
 
 
 def read_path(conn):
@@ -48,18 +71,16 @@ def read_path(conn):
 
 
 def slow_page(path):
-    global in_flight, peak
-    in_flight += 1
-    peak = max(peak, in_flight)
+    report.begin()
     time.sleep(DELAY_SECONDS)
-    in_flight -= 1
-    return f"page {path[1:]}".encode()
+    report.end()
+    return f"page {path[1:]}"
 
 
-def take_peak():
-    global peak
-    taken, peak = peak, 0
-    return str(taken).encode()
+def take_report():
+    global report
+    taken, report = report, Report()
+    return taken.as_json()
 
 
 def raise_descriptor_limit():

@@ -123,22 +123,21 @@ def test_chain_of_tasks_each_spawned_by_the_last():
 
 
 def test_tasks_in_several_threads_do_not_meet():
-    seen = {}
+    seen = [[] for _ in range(4)]
 
-    def count(name):
+    def count(mine, name):
         for _ in range(100):
-            seen.setdefault(threading.get_ident(), []).append(name)
+            mine.append((name, threading.get_ident()))
             sleep(0)
 
-    def thread():
-        me = threading.get_ident()
-        joinall([spawn(count, name) for name in "ab"])
-        assert seen[me] == ["a", "b"] * 100
+    def thread(mine):
+        joinall([spawn(count, mine, name) for name in "ab"])
 
-    threads = [threading.Thread(target=thread) for _ in range(4)]
+    threads = [threading.Thread(target=thread, args=(mine,)) for mine in seen]
     for one in threads:
         one.start()
     for one in threads:
         one.join()
-    assert len(seen) == 4
-    assert all(len(names) == 200 for names in seen.values())
+    for mine in seen:
+        assert [name for name, _ in mine] == ["a", "b"] * 100
+        assert len({ident for _, ident in mine}) == 1

@@ -182,7 +182,9 @@ class WorkerMain:
         try:
             function = self._functions.get(call.function)
             args, kwargs = load_arguments(call.arguments)
-            answer = (call.slot, True, dump_result(function(*args, **kwargs)))
+            result = function(*args, **kwargs)
+            answer = (call.slot, True, dump_result(result, getattr(function, "__qualname__", None)))
+            del result
         except BaseException as error:
             answer = (call.slot, False, self._describe(error))
         # In this order: once nothing is held, everything is in the outbox.
