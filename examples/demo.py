@@ -80,7 +80,7 @@ def main() -> int:
     try:
         rows = run_rounds(options, console)
         console.print(table_of(rows))
-        options.out.write_text(json.dumps(report_of(rows), indent=2) + "\n", encoding="utf-8")
+        write_report(rows, options.out)
         console.print(f"Written to {options.out}")
         require_ratio(rows[0], options.require)
     except DemoFailed as failure:
@@ -284,15 +284,22 @@ def read_port(server: "subprocess.Popen[str]") -> int:
 
 
 def table_of(rows: list[Row]) -> Table:
-    table = Table(title="rimstone on this machine", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title="rimstone on this machine", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for column in ("calls", "calls/s", "in flight", "processes", "threads", "coroutines", "ratio"):
+    for column in ("calls", "calls/s", "most\nin flight", "processes / threads\n/ coroutines", "ratio"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        numbers = [row.calls, round(row.calls_per_second), row.in_flight, row.processes, row.threads, row.coroutines]
+        used = f"{row.processes} / {row.threads} / {'-' if row.coroutines is None else row.coroutines}"
         ratio = "-" if row.ratio is None else f"{row.ratio:.1f} x"
-        table.add_row(row.what, *("-" if number is None else f"{number:,}" for number in numbers), ratio)
+        table.add_row(row.what, f"{row.calls:,}", f"{row.calls_per_second:,.0f}", f"{row.in_flight:,}", used, ratio)
     return table
+
+
+def write_report(rows: list[Row], out: Path) -> None:
+    try:
+        out.write_text(json.dumps(report_of(rows), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DemoFailed(f"cannot write the numbers to {out}: {error.strerror}; name another file with --out") from None
 
 
 def report_of(rows: list[Row]) -> dict[str, Any]:

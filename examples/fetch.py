@@ -3,6 +3,6 @@
 from urllib.request import urlopen
 
 
-def fetch(url: str) -> str:
+def fetch(url):
     with urlopen(url, timeout=60) as response:
         return response.read().decode()

@@ -55,7 +55,7 @@ def answer(conn):
     with conn, contextlib.suppress(ConnectionError):
         path = read_path(conn)
         body = take_report() if path == "/report" else slow_page(path)
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         conn.sendall((head + body).encode())
 
 

@@ -1,4 +1,4 @@
-"""500 clients of the upper-case server, a plain thread each, that check their own replies. Exit status 1: not all right.
+"""500 clients of the upper-case server, a plain thread each, that check their own replies. Exit status 1: some wrong.
 
 Arguments: port, clients (500), messages each (20). A client that has its first reply waits until all have theirs, so
 that all are served at once. When more connect at once than the server's backlog holds, the kernel drops some in
@@ -65,7 +65,7 @@ for thread in threads:
     thread.join()
 seconds = time.time() - start
 
-print(f"{clients} clients at once, {len(right)} right replies, {len(errors)} clients failed, {seconds:.2f} s")
+print(f"{clients} clients at once, {len(right)} right replies, {len(errors)} clients failed, {seconds:.3f} s")
 if connected_again:
     print(f"{len(connected_again)} times a client heard nothing and connected again")
 for error in errors[:10]:

@@ -5,7 +5,7 @@
 
 from time import monotonic
 
-__all__ = ["monotonic", "deadline_after", "remaining"]
+__all__ = ["deadline_after", "monotonic", "remaining"]
 
 
 def deadline_after(timeout: float | None) -> float | None:

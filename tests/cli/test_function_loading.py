@@ -44,6 +44,13 @@ def test_a_name_that_means_something_else_is_not_taken(tmp_path: Path, stem: str
     assert load_function(f"sub/{stem}.py:f") is fn
 
 
+def test_a_shadowing_file_in_the_working_directory_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("def f(text): return text\n")
+    assert load_function("random.py:f")("a") == "a"
+    assert sys.path[-1] == str(tmp_path)
+    assert sys.path.count(str(tmp_path)) == 1
+
+
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()

@@ -11,10 +11,6 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than 0.25 s")
-
-
 @pytest.fixture
 def run_example() -> Callable[..., str]:
     """`run_example("name.py", *arguments)` returns what the example printed; its exit code must be 0."""

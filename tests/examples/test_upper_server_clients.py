@@ -103,18 +103,24 @@ def test_replies_larger_than_all_buffers_reach_a_client_that_reads_late(port: in
     """A blocking send takes all it is given, so the naive `conn.send` loses nothing; meanwhile others are served."""
     message = b"abcdefghijklmnopqrstuvwxyz" * 400_000
     with bystander(port), connect(port) as client:
-        sending = threading.Thread(target=client.sendall, args=(message,))
+
+        def send() -> None:
+            client.sendall(message)
+            client.shutdown(socket.SHUT_WR)  # the server hangs up in turn, so a lost reply is no endless wait
+
+        sending = threading.Thread(target=send)
         sending.start()
         try:
-            # The server can take no more than its buffers hold, and waits in send; 10 MB are more than they hold.
             for _ in range(3):
                 with bystander(port):
                     pass
-            assert sending.is_alive()
-            assert receive(client, len(message)) == message.upper()
+            assert sending.is_alive()  # the server waits in send: 10 MB are more than the buffers between us hold
+            received = receive(client, len(message))
         finally:
-            client.settimeout(0)  # ends the sender if something above failed
+            client.settimeout(0)  # ends the thread if something above failed
             sending.join()
+        assert len(received) == len(message)
+        assert received == message.upper()
 
 
 def test_a_message_in_many_small_pieces(port: int) -> None:

@@ -39,5 +39,5 @@ def test_unknown_model(monkeypatch):
 def test_model_that_does_not_work_here(monkeypatch):
     monkeypatch.setattr(EpollModel, "why_unavailable", classmethod(lambda cls: "this system has no epoll"))
     assert iomodel.choose() is SelectModel
-    with pytest.raises(IOModelUnavailable, match=r"'epoll' cannot be used: this system has no epoll; use one of select"):
+    with pytest.raises(IOModelUnavailable, match="'epoll' cannot be used: this system has no epoll; use one of select"):
         iomodel.choose("epoll")

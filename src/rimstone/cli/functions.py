@@ -17,7 +17,7 @@ from typing import Any
 from rimstone.cli.problem import Problem, reason
 from rimstone.cli.tracebacks import print_users_traceback, users_traceback
 
-__all__ = ["load_function", "put_on_path"]
+__all__ = ["load_function"]
 
 _FORMS = "give FILE.py:FUNCTION or MODULE:FUNCTION, for example fetch.py:fetch or os.path:getsize"
 
@@ -36,20 +36,17 @@ def load_function(given: str) -> Callable[[Any], Any]:
     target, _, attribute = given.rpartition(":")
     if not target or not attribute:
         raise Problem(f"{given!r} names no function; {_FORMS}")
-    put_on_path(os.getcwd())
+    _put_on_path(os.getcwd())
     is_file = target.endswith(".py") or os.sep in target
     module = _load_file(target, attribute) if is_file else _import_module(target)
     return _checked(_attribute_of(module, attribute, target), given)
 
 
-def put_on_path(folder: str) -> None:
-    """Make *folder* the first place to import from, in place of the folder of our own launcher."""
-    launcher_folder = os.path.dirname(os.path.realpath(sys.argv[0]))
-    if not sys.flags.safe_path and sys.path and sys.path[0] == launcher_folder != folder:
-        del sys.path[0]  # .../bin, put there because our console script is a file in it
+def _put_on_path(folder: str, *, last: bool = False) -> None:
+    """Make *folder* the first place to import from, or the last one."""
     if folder in sys.path:
         sys.path.remove(folder)
-    sys.path.insert(0, folder)
+    sys.path.insert(len(sys.path) if last else 0, folder)
 
 
 def _load_file(file: str, attribute: str) -> ModuleType:
@@ -71,12 +68,11 @@ def _load_file(file: str, attribute: str) -> ModuleType:
 
     folder, stem = os.path.dirname(path), os.path.basename(path).removesuffix(".py")
     if _is_free(stem, path, folder):
-        put_on_path(folder)
+        _put_on_path(folder)
         return _imported(file, lambda: importlib.import_module(stem))
-    # The name belongs to another module, so the file goes under a made-up one, and its folder goes last: in front
-    # it would hide that other module from every library here and in the workers.
-    if folder not in sys.path:
-        sys.path.append(folder)
+    # The name belongs to another module, so the file goes under a made-up one, and its folder goes last, also if it
+    # is the working directory: in front it would hide that other module from every library here and in the workers.
+    _put_on_path(folder, last=True)
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     return _imported(file, lambda: _execute(f"rimstone_file_{digest}", path))
 

@@ -32,7 +32,7 @@ def run_command(
     """
     # Refuse a misspelt name before anything is patched.
     if as_module:
-        _put_in_place_of_launcher(os.getcwd())
+        _put_first(os.getcwd())
         _check_module(script)
     else:
         source = _read_script(script)
@@ -85,7 +85,7 @@ def _run_file(script: str, source: bytes) -> None:
     and pickles still need it.
     """
     path = os.path.abspath(script)
-    _put_in_place_of_launcher(os.path.dirname(os.path.realpath(script)))
+    _put_first(os.path.dirname(os.path.realpath(script)))
     main = ModuleType("__main__")
     main.__file__ = path
     main.__dict__.update(__builtins__=builtins, __cached__=None)
@@ -93,7 +93,7 @@ def _run_file(script: str, source: bytes) -> None:
     exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)  # noqa: S102  # running the user's script is what it is for
 
 
-def _put_in_place_of_launcher(folder: str) -> None:
-    """Make *folder* `sys.path[0]`, where Python put the folder of our own launcher, unless told to put none (-P)."""
+def _put_first(folder: str) -> None:
+    """Make *folder* `sys.path[0]`, as Python does for what it runs, unless told not to (-P)."""
     if not sys.flags.safe_path:
-        sys.path[0] = folder
+        sys.path.insert(0, folder)

@@ -154,6 +154,8 @@ class Task(Generic[T]):
         code = 0
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if error.code is not None and not isinstance(error.code, int):
+                print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
         elif error is not None:
             traceback.print_exception(error)
             code = 1
@@ -274,6 +276,9 @@ class Task(Generic[T]):
             finally:
                 if waiting in self._waiters:
                     self._waiters.remove(waiting)
+        # What was thrown into us together with the end of the task: nothing is lost by raising it now.
+        if hub is not None:
+            hub.current.raise_pending()
         return True
 
     @property
@@ -281,10 +286,10 @@ class Task(Generic[T]):
         """One of created, ready, running, parked, done."""
         if self._done:
             return "done"
+        if self.parked:  # first, since a parked task stays the hub's current one while it polls on its own stack
+            return "parked"
         if self.hub.current is self:
             return "running"
-        if self.parked:
-            return "parked"
         return "ready" if self.started else "created"
 
     def __repr__(self) -> str:

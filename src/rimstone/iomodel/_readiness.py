@@ -226,7 +226,8 @@ class ReadinessModel(IOModel):
             try:
                 return entry.recv(size_bytes, flags | MSG_DONTWAIT)
             except BlockingIOError:
-                pass
+                if flags & MSG_DONTWAIT:
+                    raise
             if timeout is not None and deadline is None:
                 deadline = clock.monotonic() + timeout
             self._wait_or_raise(entry, READ, deadline)
@@ -258,7 +259,8 @@ class ReadinessModel(IOModel):
             try:
                 return entry.recv_into(buffer, size_bytes, flags | MSG_DONTWAIT)
             except BlockingIOError:
-                pass
+                if flags & MSG_DONTWAIT:
+                    raise
             if timeout is not None and deadline is None:
                 deadline = clock.monotonic() + timeout
             self._wait_or_raise(entry, READ, deadline)
@@ -268,11 +270,30 @@ class ReadinessModel(IOModel):
         if entry is None or entry.owner() is not sock:
             entry = self._adopt(sock)
         try:
-            return entry.send(data, flags | MSG_DONTWAIT)
+            sent = entry.send(data, flags | MSG_DONTWAIT)
         except BlockingIOError:
+            if flags & MSG_DONTWAIT:
+                raise
             deadline = clock.deadline_after(timeout)
-        self._wait_or_raise(entry, WRITE, deadline)
-        return self._retry(entry, WRITE, entry.send, (data, flags | MSG_DONTWAIT), deadline)  # type: ignore[no-any-return]
+            self._wait_or_raise(entry, WRITE, deadline)
+            sent = self._retry(entry, WRITE, entry.send, (data, flags | MSG_DONTWAIT), deadline)
+        if timeout is None and sent != len(data) and not flags & MSG_DONTWAIT:
+            return self._send_rest(entry, data, flags, sent)
+        return sent
+
+    def _send_rest(self, entry: SocketEntry, data: Buffer, flags: int, sent: int) -> int:
+        """A blocking socket's send takes all that it is given, and much naive code relies on it; so does this one.
+
+        An error after some of it was taken is the next call's, as in the kernel.
+        """
+        with memoryview(data) as view, view.cast("B") as octets:
+            try:
+                while sent < len(octets):
+                    with octets[sent:] as rest:
+                        sent += self._retry(entry, WRITE, entry.send, (rest, flags | MSG_DONTWAIT), None)
+            except OSError:
+                pass
+        return sent
 
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
         entry = self._entry(sock)
@@ -339,7 +360,10 @@ class ReadinessModel(IOModel):
 
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
         entry = self._entry(sock)
-        return self._retry(entry, direction, getattr(entry.view, method), args, clock.deadline_after(timeout))
+        function = getattr(entry.view, method)
+        if timeout == 0:
+            return function(*args)
+        return self._retry(entry, direction, function, args, clock.deadline_after(timeout))
 
     def _retry(
         self, entry: SocketEntry, direction: int, function: Any, args: tuple[Any, ...], deadline: float | None

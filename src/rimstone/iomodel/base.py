@@ -72,7 +72,7 @@ class IOModel(ABC):
 
     @abstractmethod
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
-        """Send some of *data*; returns how many bytes the kernel took."""
+        """Send *data*: all of it when *timeout* is None, as a blocking socket does, else what there is room for."""
 
     @abstractmethod
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
@@ -90,7 +90,8 @@ class IOModel(ABC):
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
         """Run the socket method named *method*, whose last argument is its flags, until it does not block.
 
-        For the operations that have no entry of their own: recvfrom, recvmsg, sendto, sendmsg and their kin.
+        *args* include MSG_DONTWAIT; a *timeout* of 0 makes one attempt. For the operations that have no entry of their
+        own: recvfrom, recvmsg, sendto, sendmsg and their kin.
         """
 
     @abstractmethod

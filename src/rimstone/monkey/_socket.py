@@ -125,7 +125,12 @@ def _call(self: Any, direction: int, method: str, args: tuple[Any, ...], flags: 
     hub = hub_for(self)
     if hub is None:
         return getattr(_Raw, method)(self, *args, flags)
-    return hub.io.call(self, direction, method, (*args, flags | _socket.MSG_DONTWAIT), self.gettimeout())
+    return hub.io.call(self, direction, method, (*args, flags | _socket.MSG_DONTWAIT), _timeout(self, flags))
+
+
+def _timeout(sock: Any, flags: int) -> float | None:
+    """How long to wait: as the user set it, but not at all for a call with MSG_DONTWAIT."""
+    return 0 if flags & _socket.MSG_DONTWAIT else sock.gettimeout()
 
 
 def sendto(self: Any, data: Any, *flags_and_address: Any) -> int:
@@ -133,8 +138,9 @@ def sendto(self: Any, data: Any, *flags_and_address: Any) -> int:
     if hub is None or not 1 <= len(flags_and_address) <= 2:
         return _Raw.sendto(self, data, *flags_and_address)
     *flags, address = flags_and_address
-    args = (data, (flags[0] if flags else 0) | _socket.MSG_DONTWAIT, numeric_address(self, address))
-    return hub.io.call(self, WRITE, "sendto", args, self.gettimeout())  # type: ignore[no-any-return]
+    flag = flags[0] if flags else 0
+    args = (data, flag | _socket.MSG_DONTWAIT, numeric_address(self, address))
+    return hub.io.call(self, WRITE, "sendto", args, _timeout(self, flag))  # type: ignore[no-any-return]
 
 
 def sendmsg(self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
@@ -145,7 +151,7 @@ def sendmsg(self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address:
         address = numeric_address(self, address)
     # Iterators must survive a second try.
     args = (list(buffers), list(ancdata), flags | _socket.MSG_DONTWAIT, address)
-    return hub.io.call(self, WRITE, "sendmsg", args, self.gettimeout())  # type: ignore[no-any-return]
+    return hub.io.call(self, WRITE, "sendmsg", args, _timeout(self, flags))  # type: ignore[no-any-return]
 
 
 def bind(self: Any, address: Any, /) -> None:

@@ -41,9 +41,11 @@ __all__ = ["Dispatcher", "PoolCall"]
 
 _MESSAGE_BYTES = 48 * 1024  # calls that go into one message; larger ones go by memory file, one at a time
 _STARTS_ALLOWED_TO_FAIL = 3
+_WORKERS_A_FUNCTION_MAY_END = 3  # while it is being imported or rebuilt
 _SECONDS_TO_EXIT = 5.0  # after STOP, for atexit functions in the worker
 _SECONDS_TO_TERMINATE = 0.7  # after SIGTERM
 _SPARE_SLOTS = 512
+_LEFT = "the pool was left before this call was started"
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +77,7 @@ class _Link:
     computing_seconds: float = 0.0
     probing: set[int] = field(default_factory=set)  # functions of which a first call is under way here
     kill_ladder: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
+    wire_watched: bool = True
     writable_wanted: bool = False
 
     def count(self, call: PoolCall, kind: FunctionKind, seconds: float) -> None:
@@ -123,6 +126,8 @@ class Dispatcher:
         self._incoming: deque[PoolCall] = deque()
         self._queues: dict[FunctionKind, deque[PoolCall]] = {kind: deque() for kind in FunctionKind}
         self._functions: dict[int, tuple[FunctionKind, float]] = {}
+        self._ends_of_loading: dict[int, int] = {}  # function -> workers that ended while they loaded it
+        self._unloadable: dict[int, WorkerDied] = {}
         self._links: dict[int, _Link] = {}  # by wire descriptor
         self._pidfds: dict[int, _Link] = {}
         self._in_flight = 0
@@ -133,6 +138,7 @@ class Dispatcher:
         self._cancelling = False
         self._abandoning = False
         self._stopping = False
+        self._terminating = False
         self._ended = False
         self._exiting = False
         self._changed = Condition()
@@ -176,7 +182,8 @@ class Dispatcher:
         self._cancelling = self._cancelling or cancel
         self._abandoning = self._abandoning or abandon
         self._draining = True
-        self._wake()
+        if os.getpid() == self._pid:
+            self._wake()
 
     def join(self) -> None:
         """Return when every call has ended and every worker is gone. After `close`."""
@@ -184,6 +191,11 @@ class Dispatcher:
             return
         self._changed.wait_until(lambda: self._ended)
         self._thread.join()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls accepted and not ended."""
+        return max(0, self.accepted + len(self._incoming) - self.finished)
 
     def pids(self) -> list[int]:
         """The process ids of the workers there are now."""
@@ -235,6 +247,7 @@ class Dispatcher:
             self._break(WorkerStartFailed(f"the pool's dispatcher failed: {error!r}"), error)
             for link in list(self._links.values()):
                 link.worker.kill()
+                link.worker.wait()
                 self._bury(link)
             raise
         finally:
@@ -255,7 +268,9 @@ class Dispatcher:
     def _fail_incoming(self) -> None:
         while self._incoming:
             with contextlib.suppress(IndexError):
-                self._fail(self._incoming.popleft(), self.broken or PoolClosed("the pool was shut down"))
+                call = self._incoming.popleft()
+                self.accepted += 1
+                self._fail(call, self.broken or PoolClosed("the pool was shut down"))
 
     def _wait(self) -> None:
         self._sleeping = True
@@ -296,11 +311,21 @@ class Dispatcher:
         while incoming:
             call = incoming.popleft()
             self.accepted += 1
-            if self.broken is not None:
-                self._fail(call, self.broken)
-                self.finished += 1
+            error = self.broken or self._unloadable.get(call.function.id)
+            if error is not None:
+                self._fail(call, error)
             else:
                 self._queues[self._kind(call)].append(call)
+
+    def _put_back(self, call: PoolCall) -> None:
+        """A call that was sent but not started is to be sent again, before all others."""
+        error = self.broken or self._unloadable.get(call.function.id)
+        if error is not None:
+            self._fail(call, error)
+        elif self._abandoning:
+            self._fail(call, PoolClosed(_LEFT))
+        else:
+            self._queues[self._kind(call)].appendleft(call)
 
     def _kind(self, call: PoolCall) -> FunctionKind:
         if call.hint:
@@ -412,6 +437,8 @@ class Dispatcher:
     def _forget(self, functions: list[int]) -> None:
         for number in functions:
             self._functions.pop(number, None)
+            self._ends_of_loading.pop(number, None)
+            self._unloadable.pop(number, None)
         for link in self._links.values():
             known = [number for number in functions if number in link.worker.known]
             if known:
@@ -420,7 +447,7 @@ class Dispatcher:
 
     def _watch_writable(self, link: _Link) -> None:
         wanted = link.worker.has_unsent
-        if wanted != link.writable_wanted and link.worker.channel.fd in self._links:
+        if wanted != link.writable_wanted and link.wire_watched:
             link.writable_wanted = wanted
             self._poller.modify(link.worker.channel.fd, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
@@ -437,6 +464,7 @@ class Dispatcher:
         worker = link.worker
         if kind is Kind.READY:
             worker.limit = content
+            worker.was_ready = True
             self._failed_starts = 0
             if worker.state is WorkerState.STARTING:
                 worker.state = WorkerState.READY
@@ -455,10 +483,10 @@ class Dispatcher:
                 self.finished += 1
                 self._deliver(call, returned_value, blob)
             for slot in reversed(returned):
-                call = self._take_back(link, slot)
-                self._queues[self._kind(call)].appendleft(call)
+                self._put_back(self._take_back(link, slot))
 
     def _learn(self, link: _Link, number: int, kind: FunctionKind, seconds: float) -> None:
+        self._ends_of_loading.pop(number, None)
         known = self._functions.get(number)
         if known is not None and known[0] is FunctionKind.WAITING:
             return  # seen to park, in whichever worker: that is for good
@@ -485,6 +513,7 @@ class Dispatcher:
                 call.future.set_exception(error)
 
     def _fail(self, call: PoolCall, error: BaseException) -> None:
+        self.finished += 1
         if call.claimed or call.future.set_running_or_notify_cancel():
             call.future.set_exception(error)
 
@@ -516,13 +545,20 @@ class Dispatcher:
     def _on_end_of_wire(self, link: _Link) -> None:
         """The worker closed its end or died. Its death may take a moment longer; make sure of it."""
         if not link.worker.has_ended():
-            if link.worker.pidfd >= 0 and not link.kill_ladder:
-                self._poller.modify(link.worker.channel.fd, 0)
-                link.kill_ladder.append((clock.monotonic() + _SECONDS_TO_TERMINATE, link.worker.kill))
+            if link.worker.pidfd >= 0:
+                self._unwatch_wire(link)
+                if not link.kill_ladder:
+                    link.kill_ladder.append((clock.monotonic() + _SECONDS_TO_TERMINATE, link.worker.kill))
                 return
             link.worker.kill()
             link.worker.wait()
         self._bury(link)
+
+    def _unwatch_wire(self, link: _Link) -> None:
+        """Explicitly, not by closing it: a forked child of this process may keep it open."""
+        if link.wire_watched:
+            link.wire_watched = False
+            self._poller.unregister(link.worker.channel.fd)
 
     def _look_for_death(self, link: _Link) -> None:
         if not link.worker.has_ended():
@@ -537,29 +573,23 @@ class Dispatcher:
     def _bury(self, link: _Link) -> None:
         """The worker is gone: fail what it had started, run the rest elsewhere, replace it."""
         worker = link.worker
-        was_starting = worker.state is WorkerState.STARTING
-        with contextlib.suppress(OSError):
-            self._poller.unregister(worker.channel.fd)
+        self._unwatch_wire(link)
         self._links.pop(worker.channel.fd, None)
         if worker.pidfd >= 0:
-            with contextlib.suppress(OSError):
-                self._poller.unregister(worker.pidfd)
+            self._poller.unregister(worker.pidfd)
             self._pidfds.pop(worker.pidfd, None)
-        started, unstarted = worker.take_calls()
-        worker.close()
-        self._in_flight -= len(started) + len(unstarted)
+        started, loading, untouched = worker.take_calls()
+        self._in_flight -= len(started) + len(loading) + len(untouched)
         for call in started:
-            self.finished += 1
-            call.future.set_exception(WorkerDied(worker.pid, worker.exit_signal, worker.exit_code, call.function.name))
-        for call in reversed(unstarted):
-            if self._abandoning or self.broken is not None:
-                self.finished += 1
-                call.future.set_exception(self.broken or PoolClosed("the pool was left before this call was started"))
-            else:
-                self._queues[self._kind(call)].appendleft(call)
+            self._fail(call, self.broken or _death(worker, call))
+        if not (self._stopping or self._abandoning or self.broken is not None):
+            self._blame_loading(worker, loading)
+        for call in reversed(loading + untouched):
+            self._put_back(call)
+        worker.close()
         if self._stopping or self._abandoning or self.broken is not None:
             return
-        if was_starting:
+        if not worker.was_ready:
             self._failed_starts += 1
             if self._failed_starts >= _STARTS_ALLOWED_TO_FAIL:
                 how = f"signal {worker.exit_signal}" if worker.exit_signal else f"exit code {worker.exit_code}"
@@ -571,6 +601,21 @@ class Dispatcher:
                 )
                 return
         self._start_workers()
+
+    def _blame_loading(self, worker: ProcessWorker, loading: list[PoolCall]) -> None:
+        """The worker ended while it loaded the functions of these calls; give up a function that always does so."""
+        for call in {call.function.id: call for call in loading}.values():
+            number = call.function.id
+            ends = self._ends_of_loading[number] = self._ends_of_loading.get(number, 0) + 1
+            if ends < _WORKERS_A_FUNCTION_MAY_END:
+                continue
+            error = self._unloadable[number] = _death(worker, call)
+            error.add_note(f"{ends} worker processes have ended while they imported or rebuilt {call.function.name}()")
+            for kind, queue in self._queues.items():
+                self._queues[kind] = deque(queued for queued in queue if queued.function.id != number)
+                for queued in queue:
+                    if queued.function.id == number:
+                        self._fail(queued, error)
 
     def _is_done(self) -> bool:
         return not (self._in_flight or self._incoming or any(self._queues.values()))
@@ -593,15 +638,14 @@ class Dispatcher:
         """Do not wait for the calls that run: end the workers now."""
         if self._stopping and not self._links:
             return
-        first = not self._stopping
         self._stopping = True
         self._cancelling = True
         self._drop_cancelled()
         for queue in self._queues.values():  # handed back by a worker, or left by one that died
             while queue:
-                self.finished += 1
-                self._fail(queue.popleft(), PoolClosed("the pool was left before this call was started"))
-        if first or not all(link.worker.state is WorkerState.STOPPING for link in self._links.values()):
+                self._fail(queue.popleft(), PoolClosed(_LEFT))
+        if not self._terminating:
+            self._terminating = True
             for link in self._links.values():
                 link.kill_ladder.clear()
                 link.worker.terminate()
@@ -614,11 +658,14 @@ class Dispatcher:
             self.broken = error
         for queue in self._queues.values():
             while queue:
-                self.finished += 1
                 self._fail(queue.popleft(), error)
         for link in self._links.values():
             link.worker.terminate()
             link.kill_ladder.append((clock.monotonic() + _SECONDS_TO_TERMINATE, link.worker.kill))
+
+
+def _death(worker: ProcessWorker, call: PoolCall) -> WorkerDied:
+    return WorkerDied(worker.pid, worker.exit_signal, worker.exit_code, call.function.name)
 
 
 def close_when_collected(pool: object, dispatcher: Dispatcher) -> None:

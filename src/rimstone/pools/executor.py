@@ -333,6 +333,10 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
     def _capacity(self) -> int:
         """Most calls that run at once; the look-ahead of `map` follows from it."""
 
+    def _lookahead(self) -> int:
+        """How far `map` and `outcomes` read ahead unless told otherwise."""
+        return lookahead(self._capacity())
+
     @abstractmethod
     def _shutdown(self, *, wait: bool, cancel_futures: bool, abandon: bool) -> None:
         """Accept nothing more and end. May be called again, each time with more urgency.
@@ -492,7 +496,7 @@ def _name(fn: Any) -> str:
 
 def _checked_buffersize(buffersize: int | None, executor: Executor) -> int:
     if buffersize is None:
-        return lookahead(executor._capacity())
+        return executor._lookahead()
     if not isinstance(buffersize, int):
         raise TypeError(f"buffersize={buffersize!r} must be an integer >= 1, or None for the pool's own look-ahead")
     if buffersize < 1:

@@ -209,8 +209,11 @@ class CallbackThread:
 
         Called from a callback it returns at once, for it would wait for itself.
         """
-        if threading.current_thread() is self._thread:
+        thread = self._thread
+        if threading.current_thread() is thread:
             return
+        if thread is not None and thread.ident is not None and not thread.is_alive():
+            return  # this is a fork of the process that has the thread
         if not self._posted.empty():
             shielded(self._start_when_needed)  # an interrupt may have struck between put and start in `post`
         self._changed.wait_until(lambda: self._thread is None and self._posted.empty())

@@ -123,7 +123,7 @@ class ProcessBackedExecutor(Executor):
         dispatcher = self._dispatcher
         pids = tuple(dispatcher.pids())
         return ProcessStatistics(
-            in_flight=max(0, dispatcher.accepted - dispatcher.finished),
+            in_flight=dispatcher.in_flight,
             workers=len(pids),
             finished=dispatcher.finished,
             most_in_flight=dispatcher.most_seen_in_flight,
@@ -168,6 +168,10 @@ class ProcessPoolExecutor(ProcessBackedExecutor):
 
     def _capacity(self) -> int:
         return self.processes
+
+    def _lookahead(self) -> int:
+        # Short calls travel in batches of as many as a worker does in 2 ms; a few per process would starve it.
+        return 256 * self.processes
 
     def _check_options(self, options: CallOptions) -> None:
         if options.level not in (None, "process"):

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import pytest
 
 from rimstone import clock
-from rimstone.hub import Hub, Task, close_hub, current_hub, get_hub, joinall, sleep, spawn
-from rimstone.iomodel.base import READ, WRITE, IOModel
+from rimstone.hub import Hub, Task, close_hub, current_hub, get_hub, joinall, live_tasks, sleep, spawn
+from rimstone.iomodel.base import READ, UNPARKED, WRITE, IOModel
 
 __all__ = ["IOModelContract"]
 
@@ -258,10 +258,14 @@ class IOModelContract:
 
     def test_sendall_of_more_than_fits(self, hub: Hub, pair: Pair) -> None:
         data = os.urandom(2_000_000)
-        sender = spawn(hub.io.sendall, pair[0], data, 0, None)
-        sender_end = spawn(lambda: (sender.join(), pair[0].shutdown(socket.SHUT_WR)))
+
+        def send() -> None:
+            hub.io.sendall(pair[0], data, 0, None)
+            pair[0].shutdown(socket.SHUT_WR)
+
+        sender = spawn(send)
         assert self.read_all(hub, pair[1], 65536) == data
-        joinall([sender_end], raise_error=True)
+        sender.get()
 
     def test_sendall_of_other_buffers(self, hub: Hub, pair: Pair) -> None:
         hub.io.sendall(pair[0], memoryview(struct.pack("3i", 1, 2, 3)).cast("i"), 0, None)
@@ -519,24 +523,12 @@ class IOModelContract:
     # -- wake --------------------------------------------------------------------------------------------------
 
     def test_wake_from_another_thread(self, hub: Hub) -> None:
-        woken = threading.Event()
-
-        def wake() -> None:
-            hub.run_soon(woken.set)
-
-        def wait() -> None:
-            while not woken.is_set():
-                hub.park()
-
-        waiting = spawn(wait)
+        waiting = spawn(hub.park)
         until_parked(waiting)
-        hub_root = hub.root
-        thread = threading.Thread(target=lambda: (wake(), hub.run_soon(hub.make_ready, waiting, 1)))
+        thread = threading.Thread(target=hub.run_soon, args=(hub.make_ready, waiting, UNPARKED))
         hub.on_idle = self.once(thread.start)
-        waiting.join()
+        assert waiting.get() == UNPARKED
         thread.join()
-        assert woken.is_set()
-        assert hub.root is hub_root
 
     def once(self, function: Callable[[], object]) -> Callable[[], bool]:
         """Something for `on_idle`: calls *function* when the hub is about to wait for the first time."""
@@ -552,10 +544,10 @@ class IOModelContract:
     def test_wake_from_a_signal_handler(self, hub: Hub) -> None:
         task = spawn(hub.park)
         until_parked(task)
-        before = signal.signal(signal.SIGALRM, lambda *_: hub.run_soon(hub.make_ready, task, 1))
+        before = signal.signal(signal.SIGALRM, lambda *_: hub.run_soon(hub.make_ready, task, UNPARKED))
         try:
             hub.on_idle = self.once(lambda: signal.setitimer(signal.ITIMER_REAL, SOON_SECONDS))
-            assert task.get() == 1
+            assert task.get() == UNPARKED
         finally:
             signal.signal(signal.SIGALRM, before)
 
@@ -577,12 +569,13 @@ class IOModelContract:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             fill(pair[0])
             sock = listener if operation == "accept" else pair[0]
-            task: Task[Any] = {
-                "recv": lambda: spawn(hub.io.recv, sock, 10, 0, None),
-                "send": lambda: spawn(hub.io.send, sock, b"x", 0, None),
-                "accept": lambda: spawn(hub.io.accept, sock, None),
-                "call": lambda: spawn(hub.io.call, sock, READ, "recvfrom", (10, socket.MSG_DONTWAIT), None),
-            }[operation]()
+            operations: dict[str, Callable[[], object]] = {
+                "recv": lambda: hub.io.recv(sock, 10, 0, None),
+                "send": lambda: hub.io.send(sock, b"x", 0, None),
+                "accept": lambda: hub.io.accept(sock, None),
+                "call": lambda: hub.io.call(sock, READ, "recvfrom", (10, socket.MSG_DONTWAIT), None),
+            }
+            task = spawn(operations[operation])
             until_parked(task)
             hub.io.forget(sock.fileno())
             sock.close()
@@ -745,7 +738,7 @@ class IOModelContract:
             for sock in pairs[::2]:
                 sock.send(b"x")
             struck = 0
-            while not all([task.ready() for task in tasks]):
+            while live_tasks():
                 try:
                     joinall(tasks)
                 except Struck:

@@ -33,7 +33,7 @@ from rimstone.workers.admission import Admission, Seat, WorkerCall
 from rimstone.workers.namespace import FunctionTable, install_main
 from rimstone.workers.pickling import dump_error, dump_result, load_arguments
 from rimstone.workers.placement import BUSY_SECONDS, FunctionKind
-from rimstone.workers.setup import Setup, StartedSlots
+from rimstone.workers.setup import Mark, Setup, StartedSlots
 from rimstone.workers.threadclock import runnable_clock
 from rimstone.workers.wire import Channel, ChannelClosed, Kind
 
@@ -116,7 +116,10 @@ class WorkerMain:
     def run(self) -> NoReturn:
         """Body of the main thread."""
         get_hub()
+        pid = os.getpid()
         self._initialize()
+        if os.getpid() != pid:
+            os._exit(0)  # the initializer has forked, and this is the child
         seat = Seat(0)
         self._admission.seats.append(seat)
         self._occupy(seat)
@@ -178,7 +181,7 @@ class WorkerMain:
 
     def _run_call(self, seat: Seat, call: WorkerCall) -> None:
         """Body of a call's task. Whatever happens, the pool gets exactly one answer."""
-        self._started.mark(call.slot)
+        self._started[call.slot] = Mark.STARTED
         try:
             function = self._functions.get(call.function)
             args, kwargs = load_arguments(call.arguments)
@@ -186,7 +189,11 @@ class WorkerMain:
             answer = (call.slot, True, dump_result(result, getattr(function, "__qualname__", None)))
             del result
         except BaseException as error:
+            if seat.hub is not None and seat.hub.forked:
+                raise  # see below
             answer = (call.slot, False, self._describe(error))
+        if seat.hub is not None and seat.hub.forked:
+            return  # the call has forked and this is the child, whose task now ends it; nothing here is its business
         # In this order: once nothing is held, everything is in the outbox.
         self._outbox.append(answer)
         self._admission.finish(seat, call)
@@ -246,14 +253,23 @@ class WorkerMain:
                 self._stopping = True
                 continue
             functions, forgotten, calls = content
-            for number, blob in functions:
-                self._functions.learn(number, blob)
+            if functions:
+                self._learn(functions, calls)
             if forgotten:
                 self._functions.forget(forgotten)
                 self._admission.forget(forgotten)
             self._admission.offer(
                 [WorkerCall(slot, function, FunctionKind(hint), arguments) for slot, function, hint, arguments in calls]
             )
+
+    def _learn(self, functions: list[tuple[int, bytes]], calls: list[tuple[int, int, int, bytes]]) -> None:
+        for number, blob in functions:
+            slots = [slot for slot, function, *_ in calls if function == number]
+            for slot in slots:
+                self._started[slot] = Mark.LOADING
+            self._functions.learn(number, blob)
+            for slot in slots:
+                self._started[slot] = Mark.UNTOUCHED
 
     def _report(self) -> None:
         results: list[tuple[int, bool, bytes]] = []

@@ -12,6 +12,8 @@ inherited the wire and keep it open), and is dealt with after everything on the 
 
 import contextlib
 import enum
+import fcntl
+import itertools
 import os
 import signal
 import subprocess
@@ -19,7 +21,7 @@ import sys
 from collections import deque
 from typing import Any
 
-from rimstone.workers.setup import Setup, StartedSlots
+from rimstone.workers.setup import Mark, Setup, StartedSlots
 from rimstone.workers.wire import ChannelClosed, Kind, channel_pair
 
 __all__ = ["ProcessWorker", "WorkerState"]
@@ -49,6 +51,7 @@ class ProcessWorker:
         in_flight: slot -> call that was sent to it and has not come back.
         known: Ids of the functions it has been sent.
         limit: How many calls may be sent to it, counted since its beginning; `sent` is how many were.
+        was_ready: It has got through its start, initializer included.
     """
 
     def __init__(self, setup: Setup, slots: int) -> None:
@@ -58,6 +61,7 @@ class ProcessWorker:
         self.known: set[int] = set()
         self.limit = 0
         self.sent = 0
+        self.was_ready = False
         self.exit_code: int | None = None
         self.exit_signal: int | None = None
         self._free_slots = list(range(slots - 1, -1, -1))
@@ -95,7 +99,7 @@ class ProcessWorker:
     def assign(self, call: Any) -> int:
         """Give *call* a slot; it counts as sent."""
         slot = self._free_slots.pop()
-        self._started.clear(slot)
+        self._started[slot] = Mark.UNTOUCHED
         self.in_flight[slot] = call
         self.sent += 1
         return slot
@@ -160,12 +164,13 @@ class ProcessWorker:
         self._process.wait()
         self.has_ended()
 
-    def take_calls(self) -> tuple[list[Any], list[Any]]:
-        """After its death: (calls it had started, calls it had not)."""
-        started = [call for slot, call in self.in_flight.items() if self._started.is_marked(slot)]
-        unstarted = [call for slot, call in self.in_flight.items() if not self._started.is_marked(slot)]
+    def take_calls(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """After its death: (calls it had started, calls whose function it was loading, calls it had not touched)."""
+        by_mark: dict[Mark, list[Any]] = {mark: [] for mark in Mark}
+        for slot, call in self.in_flight.items():
+            by_mark[self._started[slot]].append(call)
         self.in_flight.clear()
-        return started, unstarted
+        return by_mark[Mark.STARTED], by_mark[Mark.LOADING], by_mark[Mark.UNTOUCHED]
 
     def close(self) -> None:
         """Give back every descriptor. The process must have ended. Idempotent."""
@@ -183,23 +188,46 @@ class ProcessWorker:
 def _start(wire_fd: int, started_fd: int, slots: int) -> "subprocess.Popen[bytes]":
     """Start the process. SIGINT is blocked in it until it has said what it does with it (see `main`)."""
     package_folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BOOT]  # type: ignore[attr-defined]
-    command += [package_folder, str(wire_fd), str(started_fd), str(slots)]
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=2 if _is_open(2) else subprocess.DEVNULL,
-            pass_fds=(wire_fd, started_fd),
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    command = [sys.executable, *_interpreter_options(), "-c", _BOOT, package_folder]
+    with contextlib.ExitStack() as opened:
+        passed = [_above_standard_streams(fd, opened) for fd in (wire_fd, started_fd)]
+        stderr = None if _is_open(2) else subprocess.DEVNULL
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return subprocess.Popen(
+                [*command, *map(str, passed), str(slots)],
+                stdin=subprocess.DEVNULL,
+                stdout=stderr or 2,
+                stderr=stderr,
+                pass_fds=passed,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _interpreter_options() -> list[str]:
+    """The options this Python was started with, also the -X options that `multiprocessing` would leave out."""
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # nothing public does it
+    given = {value for option, value in itertools.pairwise(options) if option == "-X"}
+    for name, value in sys._xoptions.items():
+        text = name if value is True else f"{name}={value}"
+        if text not in given:
+            options += ["-X", text]
+    return options
+
+
+def _above_standard_streams(fd: int, opened: contextlib.ExitStack) -> int:
+    """*fd*, or a duplicate if it is in the way of the standard streams, which a daemon may have closed."""
+    if fd > 2:
+        return fd
+    duplicate = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    opened.callback(os.close, duplicate)
+    return duplicate
 
 
 def _is_open(fd: int) -> bool:
+    """True if *fd* is open and was when this process began: what it has opened itself goes away with an exec."""
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
         return False
-    return True

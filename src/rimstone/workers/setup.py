@@ -1,11 +1,12 @@
 """What a worker process is told once, before its first call. Seen from both sides: `ProcessWorker` and `WorkerMain`."""
 
+import enum
 import mmap
 import os
 import sys
 from dataclasses import dataclass
 
-__all__ = ["Setup", "StartedSlots", "main_script"]
+__all__ = ["Mark", "Setup", "StartedSlots", "main_script"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,18 @@ class Setup:
     initializer: tuple[bytes, bytes] | None
 
 
+class Mark(enum.IntEnum):
+    """How far a worker has come with a call.
+
+    UNTOUCHED: it may run elsewhere. STARTED: it must fail if its worker dies. LOADING: its function is being imported
+    or rebuilt. It may be tried elsewhere, but a function that ends every worker that loads it must not do so for ever.
+    """
+
+    UNTOUCHED = 0
+    STARTED = 1
+    LOADING = 2
+
+
 class StartedSlots:
     """Which calls a worker has started: one byte of shared memory a call, stored by the worker, read after its death.
 
@@ -53,17 +66,11 @@ class StartedSlots:
         os.ftruncate(file, slots)
         return cls(file, slots)
 
-    def mark(self, slot: int) -> None:
-        """The call in *slot* starts now."""
-        self._bytes[slot] = 1
+    def __setitem__(self, slot: int, mark: Mark) -> None:
+        self._bytes[slot] = mark
 
-    def clear(self, slot: int) -> None:
-        """A new call is going to use *slot*."""
-        self._bytes[slot] = 0
-
-    def is_marked(self, slot: int) -> bool:
-        """True when the call in *slot* has started."""
-        return self._bytes[slot] == 1
+    def __getitem__(self, slot: int) -> Mark:
+        return Mark(self._bytes[slot])
 
     def close_file(self) -> None:
         """The memory stays; its descriptor is not needed any more."""

@@ -4,17 +4,22 @@ Why packets and not a stream: sending one is a single system call, so an interru
 nothing half-written, and a reader gets a whole message or none. A message larger than `INLINE_BYTES` is written to an
 anonymous memory file whose descriptor is passed instead: nothing is named, so nothing can be left behind.
 
+A process may run out of descriptors while its calls hold them all. Each end therefore keeps one in reserve, which it
+gives up for the moment in which a memory file needs it. A file is first received with MSG_PEEK, since a message that is
+read while there is no descriptor free is lost: the kernel drops what it cannot install (unix(7), SCM_RIGHTS).
+
 Everything here uses the original, unpatched sockets, and never waits unless the name says so.
 """
 
 import array
 import enum
+import errno
 import os
 import pickle
 import socket
 from typing import Any
 
-from rimstone._originals import RawSocket, socketpair
+from rimstone._originals import RawSocket, sleep, socketpair
 
 __all__ = ["Channel", "ChannelClosed", "Kind", "channel_pair"]
 
@@ -23,6 +28,9 @@ _SEND_BUFFER_BYTES = 1024 * 1024
 _FD_BYTES = array.array("i").itemsize
 _IN_FILE = b"F"  # the message is in the file that comes along
 _HERE = b"M"
+# The kernel or this process is short of something that others will give back. Nothing tells when, so ask again.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+_SHORTAGE_SECONDS = 0.01
 
 
 class Kind(enum.IntEnum):
@@ -47,6 +55,8 @@ class Channel:
     def __init__(self, sock: RawSocket) -> None:
         self._sock = sock
         self.fd = sock.fileno()
+        self._reserve = -1
+        self._refill_reserve()
 
     def try_send(self, kind: Kind, content: Any) -> bool:
         """Send without waiting; False when the other side has not made room yet.
@@ -62,7 +72,8 @@ class Channel:
         Raises:
             ChannelClosed: nobody is there to read it.
         """
-        self._send(kind, content, 0)
+        while not self._send(kind, content, 0):
+            pass  # short of something, and has paused
 
     def _send(self, kind: Kind, content: Any, flags: int) -> bool:
         message = bytes((kind,)) + pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
@@ -70,17 +81,29 @@ class Channel:
             if len(message) <= INLINE_BYTES:
                 self._sock.send(_HERE + message, flags)
             else:
-                file = _memory_file(message)
-                try:
-                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]).tobytes())
-                    self._sock.sendmsg([_IN_FILE], [rights], flags)
-                finally:
-                    os.close(file)
+                self._send_file(message, flags)
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionError) as error:
             raise ChannelClosed(error.errno, "the other side of the wire is closed") from error
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                raise
+            sleep(_SHORTAGE_SECONDS)
+            return False
         return True
+
+    def _send_file(self, message: bytes, flags: int) -> None:
+        self._release_reserve()
+        try:
+            file = _memory_file(message)
+            try:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]).tobytes())
+                self._sock.sendmsg([_IN_FILE], [rights], flags)
+            finally:
+                os.close(file)
+        finally:
+            self._refill_reserve()
 
     def receive(self, *, block: bool) -> tuple[Kind, Any] | None:
         """The next message; None when there is none now (only with `block=False`).
@@ -88,23 +111,53 @@ class Channel:
         Raises:
             ChannelClosed: the other side is closed and everything it sent has been read.
         """
-        flags = socket.MSG_CMSG_CLOEXEC | (0 if block else socket.MSG_DONTWAIT)
+        flags = 0 if block else socket.MSG_DONTWAIT
+        while True:
+            try:
+                first = self._sock.recv(1, flags | socket.MSG_PEEK)
+                data = self._sock.recv(INLINE_BYTES + 2, flags) if first == _HERE else b""
+            except BlockingIOError:
+                return None
+            except ConnectionError as error:
+                raise ChannelClosed(error.errno, "the other side of the wire is closed") from error
+            if not first:
+                raise ChannelClosed(0, "the other side of the wire is closed")
+            message = memoryview(data)[1:] if data else self._receive_file()
+            if message is not None:
+                return Kind(message[0]), pickle.loads(message[1:])
+            if not block:
+                return None
+
+    def _receive_file(self) -> memoryview | None:
+        """The message in the file that comes next; None, after a pause, while no descriptor is free for it."""
+        self._release_reserve()
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(INLINE_BYTES + 2, socket.CMSG_SPACE(_FD_BYTES), flags)
-        except BlockingIOError:
-            return None
-        except ConnectionError as error:
-            raise ChannelClosed(error.errno, "the other side of the wire is closed") from error
-        if not data:
-            raise ChannelClosed(0, "the other side of the wire is closed")
-        if data[:1] == _HERE:
-            message = memoryview(data)[1:]
-        else:
-            message = memoryview(_read_file(_passed_descriptor(ancillary)))
-        return Kind(message[0]), pickle.loads(message[1:])
+            flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_PEEK
+            _, ancillary, _, _ = self._sock.recvmsg(1, socket.CMSG_SPACE(_FD_BYTES), flags)
+            file = _passed_descriptor(ancillary)
+            if file is None:
+                sleep(_SHORTAGE_SECONDS)
+                return None
+            message = memoryview(_read_file(file))
+            self._sock.recv(1)  # now it is ours; the kernel closes the file that it would have come with again
+            return message
+        finally:
+            self._refill_reserve()
+
+    def _release_reserve(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
+
+    def _refill_reserve(self) -> None:
+        try:
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._reserve = -1  # next time, then
 
     def close(self) -> None:
         """Close this end; the other one reads what is under way and then finds it closed. Idempotent."""
+        self._release_reserve()
         self._sock.close()
 
 
@@ -136,13 +189,11 @@ def _memory_file(content: bytes) -> int:
     return file
 
 
-def _passed_descriptor(ancillary: list[tuple[int, int, bytes]]) -> int:
+def _passed_descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors = array.array("i")
-            descriptors.frombytes(data[:_FD_BYTES])
-            return descriptors[0]
-    raise OSError("a large message did not arrive: this process has no free descriptor for it (see 'ulimit -n')")
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(data) >= _FD_BYTES:
+            return array.array("i", data[:_FD_BYTES])[0]
+    return None
 
 
 def _read_file(file: int) -> bytes:

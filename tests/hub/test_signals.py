@@ -1,0 +1,156 @@
+"""Signal handlers: what they may do, what they may not, and whom their exceptions hit."""
+
+import os
+import queue
+import signal
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from rimstone import clock
+from rimstone.errors import HubError
+from rimstone.hub import joinall, live_tasks, sleep, spawn, waiter
+from rimstone.sync import Lock, SimpleQueue
+
+
+@contextmanager
+def on_signal(handler, number=signal.SIGALRM):
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(number, before)
+
+
+def signal_while_polling(hub, number=signal.SIGALRM):
+    """Send this thread a signal once its hub has nothing to do any more."""
+
+    def on_idle():
+        hub.on_idle = None
+        signal.setitimer(signal.ITIMER_REAL, 0.005) if number == signal.SIGALRM else os.kill(os.getpid(), number)
+        return False
+
+    hub.on_idle = on_idle
+
+
+def test_keyboard_interrupt_while_polling_goes_to_the_root(hub):
+    sleeper = spawn(sleep, 100)
+    sleep(0)
+    with on_signal(signal.default_int_handler), pytest.raises(KeyboardInterrupt):
+        signal_while_polling(hub)
+        sleep(100)
+    assert sleeper.state == "parked"
+    sleeper.kill()
+
+
+def test_keyboard_interrupt_while_a_task_computes_ends_that_task_and_reaches_the_root():
+    def compute():
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        while True:
+            pass
+
+    with on_signal(signal.default_int_handler):
+        task = spawn(compute)
+        with pytest.raises(KeyboardInterrupt):
+            task.join()
+    assert isinstance(task.exception, KeyboardInterrupt)
+
+
+def test_handler_may_unpark(hub):
+    mine = waiter()
+    with on_signal(lambda *_: mine.unpark()):
+        signal_while_polling(hub)
+        assert mine.park(clock.monotonic() + 20)
+
+
+def test_handler_may_put_into_a_queue(hub):
+    things = SimpleQueue()
+    with on_signal(lambda *_: things.put("rung")):
+        signal_while_polling(hub)
+        assert things.get(timeout=20) == "rung"
+
+
+def test_handler_that_wants_to_wait_in_the_scheduler(hub):
+    lock = Lock()
+    lock.acquire()
+    for wait in (lambda: sleep(1), lambda: sleep(0), lock.acquire, SimpleQueue().get):
+        with on_signal(lambda *_, wait=wait: wait()):
+            signal_while_polling(hub)
+            with pytest.raises(HubError, match="signal handler"):
+                sleep(100)
+    assert spawn(lambda: 1).get() == 1
+
+
+def test_handler_that_waits_while_a_task_runs_is_part_of_that_task():
+    order = []
+
+    def work():
+        os.kill(os.getpid(), signal.SIGALRM)
+        order.append("task")
+
+    with on_signal(lambda *_: (sleep(0.001), order.append("handler"))):
+        spawn(work).get()
+    assert order == ["handler", "task"]
+
+
+def test_exceptions_of_handlers_at_any_moment_lose_no_task_and_no_item(hub):
+    """Tasks pass items around while signals raise everywhere, in the scheduler too; what is struck starts again."""
+
+    class Struck(Exception):
+        pass
+
+    def strike(*_):
+        if hub.current is not hub.root or hub.root.parked:  # the test itself is spared
+            raise Struck
+
+    rounds, workers = 300, 10
+    queues = [SimpleQueue() for _ in range(workers)]
+    finished = []
+
+    def work(number):
+        left = rounds
+        while left:
+            try:
+                queues[number].get(timeout=0.05)
+            except queue.Empty:
+                pass  # an item was in somebody's hands when it was struck
+            except Struck:
+                continue
+            left -= 1
+            try:
+                queues[(number + 1) % workers].put(left)
+                sleep(0)
+            except Struck:
+                pass
+        finished.append(number)
+
+    struck = 0
+    with on_signal(strike):
+        tasks = [spawn(work, number) for number in range(workers)]
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0002)
+        for things in queues:
+            things.put(0)
+        while live_tasks():
+            try:
+                joinall(tasks)
+            except Struck:
+                struck += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert struck
+    for task in tasks:
+        assert task.exception is None or isinstance(task.exception, Struck)
+
+
+test_exceptions_of_handlers_at_any_moment_lose_no_task_and_no_item = pytest.mark.filterwarnings("ignore")(
+    test_exceptions_of_handlers_at_any_moment_lose_no_task_and_no_item
+)
+
+
+def test_failed_run_soon_goes_to_the_root(hub):
+    thread = threading.Thread(target=lambda: hub.run_soon(int, "x"))
+    thread.start()
+    with pytest.raises(ValueError, match="invalid literal"):
+        sleep(20)
+    thread.join()
