@@ -101,6 +101,19 @@ def test_on_a_terminal_there_is_a_progress_bar(tmp_path: Path) -> None:
     assert "in flight" in shown
 
 
+def test_the_slow_server_ends_when_nobody_holds_its_stdin() -> None:
+    command = [sys.executable, str(DEMO.parent / "slow_http_server.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            assert int(server.stdout.readline()) > 0
+            server.stdin.close()
+            assert server.wait(20) == 0
+        finally:
+            server.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ended_early_it_ends_its_children(tmp_path: Path, number: signal.Signals) -> None:
     with subprocess.Popen(

@@ -5,7 +5,6 @@ import faulthandler
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ import pytest
 from rimstone import Pool, ProcessPoolExecutor
 from rimstone.errors import WorkerDied, WorkerStartFailed
 from rimstone.pools.process import ProcessBackedExecutor
+from rimstone.testing.calls import Gate, fork_and_hold, fork_and_return, hold, record
 
 pytestmark = pytest.mark.slow
 
@@ -31,57 +31,10 @@ def pool_of(cls: type[ProcessBackedExecutor], processes: int, **options: Any) ->
 BOTH = pytest.mark.parametrize("cls", [Pool, ProcessPoolExecutor])
 
 
-class Gate:
-    """Calls of `hold` say here that they have started, and go on when it is opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(1024)
-        self._listener.settimeout(PATIENCE)
-        self._waiting: list[socket.socket] = []
-
-    def wait_for(self, calls: int) -> list[int]:
-        """Return when so many calls have come; the process ids they run in."""
-        pids = []
-        for _ in range(calls):
-            waiting, _ = self._listener.accept()
-            self._waiting.append(waiting)
-            pids.append(int(waiting.recv(20)))
-        return pids
-
-    def open(self) -> None:
-        while self._waiting:
-            self._waiting.pop().close()
-
-    def close(self) -> None:
-        self.open()
-        self._listener.close()
-
-
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
-    made = Gate(tmp_path / "gate")
-    yield made
-    made.close()
-
-
-def hold(path: str, value: Any = None) -> Any:
-    with socket.socket(socket.AF_UNIX) as talking:
-        talking.connect(path)
-        talking.sendall(str(os.getpid()).encode())
-        talking.recv(1)
-    return value
-
-
-def fork_and_hold(path: str) -> int:
-    """Leave a child behind that has everything of the worker open."""
-    child = os.fork()
-    if child == 0:
-        hold(path)
-        os._exit(0)
-    return child
+    with Gate(tmp_path / "gate") as made:
+        yield made
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -176,15 +129,6 @@ def test_a_grandchild_that_keeps_the_wire_open_does_not_hide_the_death(
         assert pool.submit(abs, -1).result(PATIENCE) == 1
 
 
-def fork_and_return(path: str, value: int) -> int:
-    child = os.fork()
-    with open(path, "a", encoding="ascii") as file:
-        file.write(f"{value}\n")
-    if child:
-        os.waitpid(child, 0)
-    return value
-
-
 @BOTH
 def test_a_child_that_returns_from_a_call_ends_and_gives_no_second_answer(
     cls: type[ProcessBackedExecutor], tmp_path: Path
@@ -265,15 +209,6 @@ def test_leaving_by_ctrl_c_ends_a_stopped_worker_too() -> None:
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def record(path: str, number: int) -> int:
-    """Append and return a number; one write is atomic."""
-    time.sleep(0.001)
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
-    os.write(file, b"%d\n" % number)
-    os.close(file)
-    return number
-
-
 @BOTH
 def test_every_call_ends_once_while_workers_are_killed_at_random(
     cls: type[ProcessBackedExecutor], tmp_path: Path
@@ -293,7 +228,7 @@ def test_every_call_ends_once_while_workers_are_killed_at_random(
                 for pid in victims:
                     kill(pid)
                     kills += 1
-                wait_until(lambda victims=victims: not set(victims) & set(pool.statistics().pids))
+                wait_until(lambda gone=victims: len(set(pool.statistics().pids) - set(gone)) == 2 or pool._dispatcher.broken)
         concurrent.futures.wait(futures, PATIENCE)
     assert kills >= 5
     ran = Counter(map(int, path.read_text().split()))

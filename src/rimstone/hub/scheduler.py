@@ -182,8 +182,12 @@ class Hub:
 
     def _launch(self) -> None:
         """The launcher: starts the task that was left in `_starting`, and goes on scheduling when one ends."""
+        thrown: BaseException | None = None
         while True:
             try:
+                if thrown is not None:
+                    self._settle(thrown)
+                    thrown = None
                 task = self._starting
                 if task is None:  # a task has just ended into us
                     task = self._starting = self._next()
@@ -198,7 +202,15 @@ class Hub:
             except GreenletExit:  # the hub is garbage
                 return
             except BaseException as error:
-                self._give_to_root(error)
+                thrown = error
+
+    def _settle(self, error: BaseException) -> None:
+        """A signal handler raised while the launcher worked, or while a task began or ended."""
+        task = self.current
+        if task.greenlet is not None and task.greenlet.dead:
+            task.end_with(error)
+        else:
+            self._give_to_root(error)
 
     # -- scheduling --------------------------------------------------------------------------------------------
 
@@ -209,16 +221,20 @@ class Hub:
         if waiting is not None and waiting.granted:  # by a signal handler, a moment ago
             return
         task.parked = not ready
-        # No call may stand between the line above and the `try`.
+        # No call may stand between the line above and the `try`, nor in the `except`.
+        thrown: BaseException | None = None
         while True:
             try:
+                if thrown is not None:
+                    self._give_to_root(thrown)
+                    thrown = None
                 if ready:
                     ready = False
                     self._ready.append(task)
                 following = self._next()
                 break
             except BaseException as error:
-                self._give_to_root(error)
+                thrown = error
         if following is task:
             return
         if following.greenlet is None:

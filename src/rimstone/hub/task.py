@@ -132,6 +132,13 @@ class Task(Generic[T]):
             except BaseException as error:  # a signal handler raised; whoever joins must be told all the same
                 self.hub.root.throw_in(error)
 
+    def end_with(self, error: BaseException) -> None:
+        """The greenlet is dead, by *error*, without having told anybody that the task is done."""
+        if not self._done:
+            self._error = error
+            self._done = True
+        self._finish()
+
     def _finish(self) -> None:
         """Tell everybody that the task is done. May be done twice."""
         hub = self.hub

@@ -380,4 +380,6 @@ class Admission:
         if self._can_start() or any(not seat.busy for seat in self.seats):
             wanted += self._prefetch
         room = self.most_calls - self._held_and_queued()
+        if any(seat.last is not None and not seat.busy for seat in self.seats):
+            room += self._prefetch  # a thread is about to be free again: what comes now may lie here until then
         return self._received + max(0, min(wanted - queued, room))
