@@ -195,7 +195,8 @@ def paths_in_tree(document: str) -> list[str]:
 def paths_in_text(document: str) -> list[str]:
     """What stands in backticks and has a slash or a file's ending."""
     text = re.sub(r"^```.*?^```", "", document, flags=re.DOTALL | re.MULTILINE)
-    return [name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name.strip("./") or name.endswith((".py", ".md"))]
+    names = re.findall(r"`([\w./-]+)`", text)
+    return [name for name in names if "/" in name.strip("./") or name.endswith((".py", ".md"))]
 
 
 def test_paths_in_the_tree_exist() -> None:
@@ -243,7 +244,11 @@ def report() -> dict[str, Any]:
     row = {"what": "map", "calls": 5000, "calls_per_second": 1234.5, "in_flight": 900, "processes": 2, "threads": 8}
     return {
         "machine": {"architecture": "x86_64", "cpus": 2, "memory_bytes": 8 << 30},
-        **{"kernel": "Linux 6.1", "python": "3.11.7", "core": "pure Python", "io_model": "epoll", "commit": None},
+        "kernel": "Linux 6.1",
+        "python": "3.11.7",
+        "core": "pure Python",
+        "io_model": "epoll",
+        "commit": None,
         "rows": [{**row, "coroutines": 900, "ratio": 12.34}, {**row, "coroutines": None, "ratio": None}],
     }
 

@@ -1,15 +1,8 @@
 """`python -m rimstone`: the same command line as the console script `rimstone`."""
 
-import sys
+from rimstone.cli import main
 
 if __name__ == "__main__":
-    # Python has put the working directory first; a random.py there must not be imported instead of the standard one.
-    working_directory = [] if sys.flags.safe_path else sys.path[:1]
-    del sys.path[: len(working_directory)]
-
-    from rimstone import Pool as Pool  # noqa: PLC0414 - with all that it imports
-    from rimstone.cli import commands as commands  # noqa: PLC0414
-    from rimstone.cli import main
-
-    sys.path[:0] = working_directory
+    # Python has put the working directory first; main takes it off before it imports more, so that a random.py there
+    # is not taken for the standard one, and does so where a Ctrl-C meanwhile ends quietly.
     main()

@@ -155,15 +155,21 @@ def test_shutdown_in_another_thread_cancels_a_map_that_is_read() -> None:
 
 
 def test_leaving_submits_no_more_than_the_lookahead_at_a_time() -> None:
+    ended: list[int] = []
     peak = 0
+
+    def items() -> Iterator[int]:
+        nonlocal peak
+        for item in range(200):
+            peak = max(peak, item + 1 - len(ended))
+            yield item
+
+    def work(x: int) -> int:
+        ended.append(x)
+        return x
+
     with ThreadPoolExecutor(2) as pool:
-
-        def watch(x: int) -> int:
-            nonlocal peak
-            peak = max(peak, pool.statistics().in_flight)
-            return x
-
-        results = pool.map(watch, range(200), buffersize=4)
+        results = pool.map(work, items(), buffersize=4)
     assert peak <= 4
     assert list(results) == list(range(200))
 

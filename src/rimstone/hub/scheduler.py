@@ -185,6 +185,15 @@ class Hub:
         thrown: BaseException | None = None
         while True:
             try:
+                self._launch_tasks(thrown)
+            except GreenletExit:  # the hub is garbage
+                return
+            except BaseException as error:  # the second of two that came within microseconds
+                thrown = error
+
+    def _launch_tasks(self, thrown: BaseException | None) -> None:
+        while True:
+            try:
                 if thrown is not None:
                     self._settle(thrown)
                     thrown = None
@@ -199,8 +208,8 @@ class Hub:
                 self.current = task
                 self.switches += 1
                 task.greenlet.switch()
-            except GreenletExit:  # the hub is garbage
-                return
+            except GreenletExit:
+                raise
             except BaseException as error:
                 thrown = error
 
@@ -221,20 +230,12 @@ class Hub:
         if waiting is not None and waiting.granted:  # by a signal handler, a moment ago
             return
         task.parked = not ready
-        # No call may stand between the line above and the `try`, nor in the `except`.
-        thrown: BaseException | None = None
-        while True:
-            try:
-                if thrown is not None:
-                    self._give_to_root(thrown)
-                    thrown = None
-                if ready:
-                    ready = False
-                    self._ready.append(task)
-                following = self._next()
-                break
-            except BaseException as error:
-                thrown = error
+        # No call may stand between the line above and the `try`.
+        try:
+            following = self._following(task, ready=ready)
+        except BaseException:  # the second of two that came within microseconds: let it be this task's after all
+            task.parked = False
+            raise
         if following is task:
             return
         if following.greenlet is None:
@@ -244,6 +245,21 @@ class Hub:
             self.current = following
             self.switches += 1
             following.greenlet.switch()
+
+    def _following(self, task: "AnyTask", *, ready: bool) -> "AnyTask":
+        """What `_next` says, whatever signal handlers raise meanwhile; *ready*: first put *task* into the queue."""
+        thrown: BaseException | None = None
+        while True:
+            try:
+                if thrown is not None:
+                    self._give_to_root(thrown)
+                    thrown = None
+                if ready:
+                    ready = False
+                    self._ready.append(task)
+                return self._next()
+            except BaseException as error:  # no call here: another one may strike
+                thrown = error
 
     def _next(self) -> "AnyTask":
         """The next task to run. Polls once a round, so that neither IO nor timers starve; waits if nothing can run."""
@@ -260,6 +276,7 @@ class Hub:
         self._round -= 1
         task = ready[0]
         del ready[0]
+        task.parked = False  # it is not, unless an exception has cut short the park for which it was made ready
         return task
 
     def _poll(self) -> None:

@@ -192,9 +192,9 @@ class LazyCalls(Generic[T, R]):
         for future in self.pending():
             landed.watch(future)
             in_flight += 1
+        if self._abandoned:
+            self._clear()
         while True:
-            if self._abandoned:
-                self._clear()
             while landed.get_nowait() is not None:
                 in_flight -= 1
                 self.finished += 1
