@@ -12,6 +12,7 @@ the kill is raised at the task's next park. Whoever unparked has given something
 must be able to rely on it having arrived.
 """
 
+from threading import main_thread
 from typing import Protocol
 
 from rimstone import clock
@@ -21,6 +22,7 @@ from rimstone.iomodel.base import TIMEOUT, UNPARKED
 
 __all__ = ["TaskWaiter", "Waiter", "waiter"]
 
+_SIGNAL_CHECK_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 86_400.0 * 365  # what a native lock accepts is limited
 
 
@@ -82,7 +84,13 @@ class _ThreadWaiter:
 
     def park(self, deadline: float | None = None) -> bool:
         if deadline is None:
-            return self._lock.acquire()
+            if get_ident() != main_thread().ident:
+                return self._lock.acquire()
+            # A signal that arrives just before the system call begins does not interrupt it, and Ctrl-C would be lost
+            # until the next one; so the main thread looks up once a second.
+            while not self._lock.acquire(timeout=_SIGNAL_CHECK_SECONDS):
+                pass
+            return True
         return self._lock.acquire(timeout=min(max(0.0, deadline - clock.monotonic()), _LONGEST_WAIT_SECONDS))
 
     def unpark(self) -> None:

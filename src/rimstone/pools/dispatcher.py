@@ -29,7 +29,7 @@ from rimstone import clock
 from rimstone._originals import Thread
 from rimstone.errors import InitializerFailed, PoolClosed, RimstoneError, WorkerDied, WorkerStartFailed
 from rimstone.iomodel._wakeup import Wakeup
-from rimstone.pools.future import Condition, Future, shielded
+from rimstone.pools.future import CallbackThread, Condition, Future, shielded
 from rimstone.workers.code import EncodedFunction
 from rimstone.workers.pickling import load_error, load_result
 from rimstone.workers.placement import QUEUED_SECONDS, FunctionKind
@@ -110,9 +110,17 @@ class Dispatcher:
         size: How many worker processes; all are started with the first call, and one that dies is replaced.
         most_in_flight: Most calls that are with the workers at once, all together.
         take_forgotten: Gives the ids of functions that will not be called again.
+        callbacks: The pool's callback thread, so that at the end of the interpreter its callbacks are run, too.
     """
 
-    def __init__(self, setup: Setup, size: int, most_in_flight: int, take_forgotten: Callable[[], list[int]]) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        size: int,
+        most_in_flight: int,
+        take_forgotten: Callable[[], list[int]],
+        callbacks: CallbackThread,
+    ) -> None:
         self.size = size
         self.broken: RimstoneError | None = None
         self.accepted = 0  # statistics
@@ -122,6 +130,7 @@ class Dispatcher:
         self._slots = min(setup.threads * setup.coroutines, 1 << 16) + _SPARE_SLOTS
         self._most_in_flight = most_in_flight
         self._take_forgotten = take_forgotten
+        self._callbacks = callbacks
         self._pid = os.getpid()
         self._incoming: deque[PoolCall] = deque()
         self._queues: dict[FunctionKind, deque[PoolCall]] = {kind: deque() for kind in FunctionKind}
@@ -222,6 +231,8 @@ class Dispatcher:
         self.close(cancel=interrupted, abandon=interrupted)
         try:
             self.join()
+            self._callbacks.close()
+            self._callbacks.wait()
         except KeyboardInterrupt:
             self.close(cancel=True, abandon=True)
             self.join()

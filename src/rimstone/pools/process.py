@@ -97,7 +97,7 @@ class ProcessBackedExecutor(Executor):
             coroutines=coroutines,
             initializer=encoded,
         )
-        self._dispatcher = Dispatcher(setup, processes, most_in_flight, self._code.take_forgotten)
+        self._dispatcher = Dispatcher(setup, processes, most_in_flight, self._code.take_forgotten, self._callbacks)
         close_when_collected(self, self._dispatcher)
         self._dispatcher.start()
 
