@@ -172,6 +172,15 @@ class TestMemory:
         write(v1, f"{folder}/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n")
         assert machine.memory_bytes(root=v1) == Reading(3000, f"{folder}/memory.limit_in_bytes = 5000, in use 2000")
 
+    def test_v1_writes_no_limit_as_a_huge_number(self, v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse() -> None:
+            raise OSError("nothing else to go by")
+
+        monkeypatch.setattr(psutil, "virtual_memory", refuse)
+        for size in (9223372036854771712, 9223372036854710272):  # pages of 4 KiB, of 64 KiB
+            write(v1, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes", str(size))
+            assert machine.memory_bytes(root=v1).value is None
+
     @pytest.mark.parametrize("text", ["max", "", "garbage"])
     def test_what_sets_no_limit(self, v2: Path, text: str) -> None:
         write(v2, "/sys/fs/cgroup/a/b/memory.max", text)

@@ -26,7 +26,7 @@ def test_it_is_not_main(functions: Path) -> None:
     assert load_function("work.py:f")("") is False
 
 
-@pytest.mark.parametrize("stem", ["random", "json", "sys", "pytest", "my.dotted", "__main__", "__init__"])
+@pytest.mark.parametrize("stem", ["random", "json", "tabnanny", "sys", "pytest", "my.dotted", "__main__", "__init__"])
 def test_a_name_that_means_something_else_is_not_taken(tmp_path: Path, stem: str) -> None:
     folder = tmp_path / "sub"
     folder.mkdir()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,7 @@ def reader_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "rimstone-map-reader"]
 
 
-def run_map(
-    pool: ThreadPoolExecutor, fn: Callable[[Any], Any], input_fd: int, output_fd: int, max_in_flight: int = 8
-) -> Counts:
+def run_map(pool: Executor, fn: Callable[[Any], Any], input_fd: int, output_fd: int, max_in_flight: int = 8) -> Counts:
     counts = Counts()
     map_lines(pool, fn, input_fd, output_fd, as_json=False, max_in_flight=max_in_flight, counts=counts)
     return counts
@@ -163,6 +161,33 @@ def test_ctrl_c_writes_what_has_finished(
     release.set()
     assert signal.getsignal(signal.SIGINT) is before
     assert json.loads(os.read(out_pipe[0], 4096)) == {"input": "quick", "value": "quick"}
+
+
+class PoolByHand(Executor):
+    """Completes the calls before "last", and presses Ctrl-C, while "last" is being submitted."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, _fn: Callable[..., Any], /, *args: Any, **_kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if args == ("last",):
+            for earlier in self.futures:
+                earlier.set_result("finished")
+            signal.raise_signal(signal.SIGINT)
+        self.futures.append(future)
+        return future
+
+
+def test_results_that_wait_in_the_queue_when_ctrl_c_strikes_are_written(
+    pipe: tuple[int, int], out_pipe: tuple[int, int]
+) -> None:
+    os.write(pipe[1], b"a\nb\nlast\n")
+    with pytest.raises(KeyboardInterrupt):
+        run_map(PoolByHand(), str.upper, pipe[0], out_pipe[1])
+    os.close(out_pipe[1])
+    records = [json.loads(line) for line in os.read(out_pipe[0], 4096).splitlines()]
+    assert records == [{"input": "a", "value": "finished"}, {"input": "b", "value": "finished"}]
 
 
 def test_ctrl_c_breaks_a_write_that_nobody_reads(

@@ -145,7 +145,7 @@ class Task(Generic[T]):
         if self in hub.tasks:
             hub.tasks.discard(self)
             self._function, self._args, self._kwargs = None, (), {}
-            self.locals = self.context = self.greenlet = self.waiting = self.pending = None
+            self.locals = self.context = self.waiting = self.pending = None
             error = self._error
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 # They end the program, not a task: also raised in the thread's root, as if it had been computing.
@@ -154,6 +154,7 @@ class Task(Generic[T]):
                 hub.report(self, error)
         for waiting in tuple(self._waiters):  # they take themselves out
             waiting.unpark()
+        self.greenlet = None  # last: until then, a dead greenlet tells the launcher that this was cut short
 
     def _leave_child(self) -> NoReturn:
         """The task forked and has come to its end in the child, where it was the main program: exit as that does."""
