@@ -11,6 +11,8 @@ SSLSocket's own Python code stays as it is. Two things change, both in place:
 
 import _socket
 import _ssl
+import errno
+import os
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +74,8 @@ class _Connection:
             if timeout is not None and deadline is None:
                 deadline = clock.monotonic() + timeout
             _wait(sock, direction, deadline, name)
+            if sock.fileno() < 0:  # OpenSSL only knows the number, and that may be a stranger's by now
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def _wait(sock: Any, direction: int, deadline: float | None, operation: str) -> None:

@@ -22,12 +22,14 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import InvalidStateError
+from concurrent.futures._base import PENDING, RUNNING
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rimstone import clock
 from rimstone._originals import Thread
-from rimstone.errors import InitializerFailed, PoolClosed, RimstoneError, WorkerDied, WorkerStartFailed
+from rimstone.errors import CannotTravel, InitializerFailed, PoolClosed, RimstoneError, WorkerDied, WorkerStartFailed
 from rimstone.iomodel._wakeup import Wakeup
 from rimstone.pools.future import CallbackThread, Condition, Future, shielded
 from rimstone.workers.code import EncodedFunction
@@ -45,7 +47,11 @@ _WORKERS_A_FUNCTION_MAY_END = 3  # while it is being imported or rebuilt
 _SECONDS_TO_EXIT = 5.0  # after STOP, for atexit functions in the worker
 _SECONDS_TO_TERMINATE = 0.7  # after SIGTERM
 _SPARE_SLOTS = 512
+_CLOSED = "the pool was shut down, or the interpreter is ending; create a new pool"
 _LEFT = "the pool was left before this call was started"
+
+
+_Calls = tuple[list[tuple[int, bytes]], list[int], list[tuple[int, int, int, bytes]]]
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +61,7 @@ class PoolCall:
     Attributes:
         hint: What `level=` asked for; UNKNOWN when nothing was asked.
         sent_as: The kind under which it was counted when it was sent to a worker.
-        claimed: Its future is running (it was sent once; it may be sent again if that worker did not start it).
+        claimed: Its future is running: it is with a worker. (One that comes back unstarted is not claimed any more.)
     """
 
     future: Future[Any]
@@ -75,6 +81,7 @@ class _Link:
     blocking: int = 0
     computing: int = 0
     computing_seconds: float = 0.0
+    unmeasured: int = 0  # computing calls of which it is not known how long they take
     probing: set[int] = field(default_factory=set)  # functions of which a first call is under way here
     kill_ladder: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
     wire_watched: bool = True
@@ -87,6 +94,7 @@ class _Link:
         elif kind is FunctionKind.COMPUTING:
             call.seconds = seconds
             self.computing += 1
+            self.unmeasured += not seconds
             self.computing_seconds += seconds
         elif kind is FunctionKind.UNKNOWN:
             self.probing.add(call.function.id)
@@ -97,6 +105,7 @@ class _Link:
             self.blocking -= 1
         elif kind is FunctionKind.COMPUTING:
             self.computing -= 1
+            self.unmeasured -= not call.seconds
             self.computing_seconds = self.computing_seconds - call.seconds if self.computing else 0.0
         elif kind is FunctionKind.UNKNOWN:
             self.probing.discard(call.function.id)
@@ -141,7 +150,9 @@ class Dispatcher:
         self._pidfds: dict[int, _Link] = {}
         self._in_flight = 0
         self._numbers = itertools.count(1)
-        self._failed_starts = 0
+        self._failed_starts = 0  # workers that ended before they were ready, in a row
+        self._start_failures = 0  # processes that could not be made, in a row
+        self._start_again_at: float | None = None
         self._sweep = False  # some queued calls have been cancelled
         self._draining = False
         self._cancelling = False
@@ -153,6 +164,7 @@ class Dispatcher:
         self._changed = Condition()
         self._wakeup = Wakeup()
         self._sleeping = False
+        self._news = False  # something for the thread to look at
         self._poller = select.epoll()
         self._poller.register(self._wakeup.fd, select.EPOLLIN)
         self._thread = Thread(target=self._serve, name=f"{setup.name}-dispatcher", daemon=True)
@@ -160,7 +172,12 @@ class Dispatcher:
     def start(self) -> None:
         """Start the thread; the worker processes come with the first call."""
         atexit.register(self._at_exit)
-        shielded(self._thread.start)
+        try:
+            shielded(self._thread.start)
+        except BaseException:
+            if self._thread.ident is None:  # no thread to be had
+                self._end()
+            raise
 
     # -- called by any thread ----------------------------------------------------------------------------------
 
@@ -173,13 +190,13 @@ class Dispatcher:
         if self.broken is not None:
             raise self.broken
         if self._draining:
-            raise PoolClosed("the pool was shut down, or the interpreter is ending; create a new pool")
+            raise PoolClosed(_CLOSED)
         if os.getpid() != self._pid:
             raise PoolClosed(f"this pool belongs to process {self._pid}, and this is a fork of it; create a pool here")
         self._incoming.append(call)
         self._wake()
         if self._ended:  # it ended just now; nobody is going to look
-            self._fail_incoming()
+            self._fail_rest()
 
     def on_cancel(self, _future: Future[Any]) -> None:
         """A queued call has been cancelled."""
@@ -196,7 +213,7 @@ class Dispatcher:
 
     def join(self) -> None:
         """Return when every call has ended and every worker is gone. After `close`."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._thread.ident is None:
             return
         self._changed.wait_until(lambda: self._ended)
         self._thread.join()
@@ -216,6 +233,7 @@ class Dispatcher:
         return self._ended
 
     def _wake(self) -> None:
+        self._news = True  # in this order: `_wait` goes the other way round
         if self._sleeping:
             self._wakeup.set()
 
@@ -224,24 +242,26 @@ class Dispatcher:
 
         But not when the program ends by Ctrl-C, and not in a forked child.
         """
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._thread.ident is None:
             return
         self._exiting = True
-        interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-        self.close(cancel=interrupted, abandon=interrupted)
-        try:
-            self.join()
-            self._callbacks.close()
-            self._callbacks.wait()
-        except KeyboardInterrupt:
-            self.close(cancel=True, abandon=True)
-            self.join()
+        abandon = getattr(sys, "last_type", None) is KeyboardInterrupt
+        while not self._ended or not abandon:
+            try:
+                self.close(cancel=abandon, abandon=abandon)
+                self.join()
+                self._callbacks.close()
+                self._callbacks.wait()
+                return
+            except KeyboardInterrupt:
+                abandon = True
 
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
         try:
             while True:
+                self._news = False
                 self._take_incoming()
                 if self._sweep or self._cancelling:
                     self._drop_cancelled()
@@ -269,32 +289,36 @@ class Dispatcher:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        self._fail_incoming()
+        self._fail_rest()
         self._poller.close()
         # `submit` may still call `set` on it: closed, it does nothing.
         self._wakeup.close()
         if not self._exiting:
             atexit.unregister(self._at_exit)
 
-    def _fail_incoming(self) -> None:
+    def _fail_rest(self) -> None:
+        """Nothing runs any more: fail whatever is still here. Also called by a `submit` that came too late."""
         while self._incoming:
             with contextlib.suppress(IndexError):
                 call = self._incoming.popleft()
                 self.accepted += 1
-                self._fail(call, self.broken or PoolClosed("the pool was shut down"))
+                self._fail(call, self.broken or PoolClosed(_CLOSED))
+        for queue in self._queues.values():
+            while queue:
+                with contextlib.suppress(IndexError):
+                    self._fail(queue.popleft(), self.broken or PoolClosed(_CLOSED))
 
     def _wait(self) -> None:
         self._sleeping = True
         timeout = None
-        if self._incoming or self._sweep:
+        if self._news or self._incoming:  # came after the last look
             timeout = 0.0
         else:
-            now = clock.monotonic()
             deadlines = [link.kill_ladder[0][0] for link in self._links.values() if link.kill_ladder]
+            if self._start_again_at is not None:
+                deadlines.append(self._start_again_at)
             if deadlines:
-                timeout = max(0.0, min(deadlines) - now)
-            elif self._draining and not self._stopping and self._is_done():
-                timeout = 0.0
+                timeout = max(0.0, min(deadlines) - clock.monotonic())
         events = self._poller.poll(timeout)
         self._sleeping = False
         for fd, mask in events:
@@ -304,7 +328,7 @@ class Dispatcher:
                 link = self._links[fd]
                 if mask & select.EPOLLOUT:
                     link.worker.flush()
-                    self._watch_writable(link)
+                    self._after_sending(link)
                 if mask & ~select.EPOLLOUT:
                     self._read(link)
             elif fd in self._pidfds:
@@ -312,24 +336,32 @@ class Dispatcher:
         for link in list(self._links.values()):
             while link.kill_ladder and link.kill_ladder[0][0] <= clock.monotonic():
                 link.kill_ladder.popleft()[1]()
+        if self._start_again_at is not None and self._start_again_at <= clock.monotonic():
+            self._start_workers()
 
     # -- calls -------------------------------------------------------------------------------------------------
 
     def _take_incoming(self) -> None:
         incoming = self._incoming
-        if incoming and not self._links and self.broken is None and not self._abandoning:
+        if incoming and not self._links and self.broken is None and not self._stopping and not self._abandoning:
             self._start_workers()
         while incoming:
             call = incoming.popleft()
             self.accepted += 1
             error = self.broken or self._unloadable.get(call.function.id)
+            if error is None and self._stopping:  # it came while the pool was being shut down
+                error = PoolClosed(_CLOSED)
             if error is not None:
                 self._fail(call, error)
             else:
                 self._queues[self._kind(call)].append(call)
 
     def _put_back(self, call: PoolCall) -> None:
-        """A call that was sent but not started is to be sent again, before all others."""
+        """A call that was sent but not started is to be sent again, before all others; it can be cancelled again."""
+        with call.future._condition:
+            if call.future._state == RUNNING:
+                call.future._state = PENDING
+        call.claimed = False
         error = self.broken or self._unloadable.get(call.function.id)
         if error is not None:
             self._fail(call, error)
@@ -349,9 +381,9 @@ class Dispatcher:
         for kind, queue in self._queues.items():
             kept: deque[PoolCall] = deque()
             for call in queue:
-                if self._cancelling and not call.claimed:
+                if self._cancelling:
                     call.future.cancel()
-                if call.claimed or not call.future.cancelled():
+                if not call.future.cancelled():
                     kept.append(call)
                 else:
                     call.future.set_running_or_notify_cancel()
@@ -387,11 +419,8 @@ class Dispatcher:
                     if kind is not FunctionKind.UNKNOWN or len(passed) > len(self._links) * 8:
                         break
                     continue
-                if not call.claimed:
-                    if not call.future.set_running_or_notify_cancel():
-                        self.finished += 1
-                        continue
-                    call.claimed = True
+                if not self._claim(call):
+                    continue
                 link.count(call, kind, seconds)
                 slot = link.worker.assign(call)
                 self._in_flight += 1
@@ -399,6 +428,16 @@ class Dispatcher:
                 batch.append((slot, call.function.id, call.hint, call.arguments))
             queue.extendleft(reversed(passed))
         return moved
+
+    def _claim(self, call: PoolCall) -> bool:
+        """The call is about to be sent and cannot be cancelled from now on. False: it has been, or is done already."""
+        try:
+            call.claimed = call.future.set_running_or_notify_cancel()
+        except (InvalidStateError, RuntimeError):  # somebody has set the result of our future
+            call.claimed = False
+        if not call.claimed:
+            self.finished += 1
+        return call.claimed
 
     def _choose(self, call: PoolCall, kind: FunctionKind, seconds: float) -> _Link | None:
         """The worker for a call, or None if it is better kept here for now."""
@@ -409,7 +448,9 @@ class Dispatcher:
             if worker.room <= 0:
                 continue
             if kind is FunctionKind.COMPUTING:
-                if link.computing and (not seconds or link.computing_seconds + seconds > QUEUED_SECONDS):
+                if link.computing and (
+                    link.unmeasured or not seconds or link.computing_seconds + seconds > QUEUED_SECONDS
+                ):
                     continue
             elif kind is FunctionKind.BLOCKING:
                 queued_seconds = (link.blocking + 1 - self._setup.threads) * seconds
@@ -439,10 +480,24 @@ class Dispatcher:
             calls.append(item)
             size += len(item[3]) + 16
             if size > _MESSAGE_BYTES:
-                worker.send(Kind.CALLS, (functions, [], calls))
+                self._send(link, (functions, [], calls))
                 functions, calls, size = [], [], 0
         if calls:
-            worker.send(Kind.CALLS, (functions, [], calls))
+            self._send(link, (functions, [], calls))
+
+    def _send(self, link: _Link, content: _Calls) -> None:
+        link.worker.send(Kind.CALLS, content)
+        self._after_sending(link)
+
+    def _after_sending(self, link: _Link) -> None:
+        """Wait for room if there was none; fail the calls that could not be sent at all."""
+        for (functions, _, calls), error in link.worker.take_unsendable():
+            link.worker.known.difference_update(number for number, _ in functions)
+            for slot, *_ in calls:
+                call = self._take_back(link, slot)
+                refused = CannotTravel(f"{call.function.name}() could not be sent to a worker process: {error}")
+                refused.__cause__ = error
+                self._fail(call, refused)
         self._watch_writable(link)
 
     def _forget(self, functions: list[int]) -> None:
@@ -454,7 +509,7 @@ class Dispatcher:
             known = [number for number in functions if number in link.worker.known]
             if known:
                 link.worker.known.difference_update(known)
-                link.worker.send(Kind.CALLS, ([], known, []))
+                self._send(link, ([], known, []))
 
     def _watch_writable(self, link: _Link) -> None:
         wanted = link.worker.has_unsent
@@ -524,14 +579,16 @@ class Dispatcher:
                 call.future.set_exception(error)
 
     def _fail(self, call: PoolCall, error: BaseException) -> None:
-        self.finished += 1
-        if call.claimed or call.future.set_running_or_notify_cancel():
-            call.future.set_exception(error)
+        if call.claimed or self._claim(call):
+            self.finished += 1
+            with contextlib.suppress(InvalidStateError):
+                call.future.set_exception(error)
 
     # -- workers -----------------------------------------------------------------------------------------------
 
     def _start_workers(self) -> None:
         """Start as many as are missing."""
+        self._start_again_at = None
         while len(self._links) < self.size and self.broken is None:
             setup = replace(
                 self._setup,
@@ -542,9 +599,9 @@ class Dispatcher:
             try:
                 worker = ProcessWorker(setup, self._slots)
             except OSError as error:
-                if not self._links:
-                    self._break(WorkerStartFailed(f"no worker process could be started: {error}"), error)
+                self._start_later(error)
                 return
+            self._start_failures = 0
             link = _Link(worker)
             self._links[worker.channel.fd] = link
             self._poller.register(worker.channel.fd, select.EPOLLIN)
@@ -552,6 +609,14 @@ class Dispatcher:
                 self._pidfds[worker.pidfd] = link
                 self._poller.register(worker.pidfd, select.EPOLLIN)
             self._watch_writable(link)
+
+    def _start_later(self, error: OSError) -> None:
+        """The machine had no process or descriptor for us: try again in a while, but not for ever without a worker."""
+        self._start_failures += 1
+        if not self._links and self._start_failures >= _STARTS_ALLOWED_TO_FAIL:
+            self._break(WorkerStartFailed(f"no worker process could be started: {error}"), error)
+            return
+        self._start_again_at = clock.monotonic() + min(5.0, 0.05 * 2**self._start_failures)
 
     def _on_end_of_wire(self, link: _Link) -> None:
         """The worker closed its end or died. Its death may take a moment longer; make sure of it."""

@@ -1,11 +1,16 @@
 """`Executor`: what all pools share: submit, map, outcomes, options, and the ways to end. Read mapping.py first.
 
-States, each entered once and in this order:
+States, entered in this order and never left for an earlier one:
 
 - CREATED: no call was accepted yet; no thread or process exists.
 - RUNNING: calls are accepted.
 - DRAINING: `shutdown` was called. No new call is accepted; maps accepted before are still pulled and submitted.
 - CLOSED: nothing is left.
+
+Three flags stand for them, each only ever set, because `submit` and `shutdown` may meet in two threads: a state looked
+at and then stored could turn CLOSED back into RUNNING.
+
+A fork of the process has a pool's memory and none of its threads: there the ends of a pool do nothing.
 
 A pool of a new kind implements `_submit`, `_capacity`, `_shutdown` and `statistics`; nothing else needs to be known.
 """
@@ -13,6 +18,7 @@ A pool of a new kind implements `_submit`, `_capacity`, `_shutdown` and `statist
 import concurrent.futures
 import contextlib
 import enum
+import os
 import sys
 from _thread import start_new_thread
 from abc import abstractmethod
@@ -25,7 +31,7 @@ from rimstone import _originals, clock, errors
 from rimstone.pools.future import CallbackThread, Future, shielded
 from rimstone.pools.mapping import LazyCalls, MapCalls, MapIterator, OutcomeCalls, OutcomeIterator, lookahead
 
-__all__ = ["CallOptions", "Executor", "ExecutorView", "Level", "State", "Statistics"]
+__all__ = ["CallOptions", "Executor", "ExecutorView", "Level", "State", "Statistics", "checked_count"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,9 +49,6 @@ class State(enum.Enum):
     RUNNING = "running"
     DRAINING = "draining"
     CLOSED = "closed"
-
-
-_ORDER = list(State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,21 @@ class Statistics:
 
     in_flight: int
     workers: int
+
+
+def checked_count(name: str, value: int | None, default: int) -> int:
+    """*value* if it can be a number of workers or of items, *default* for None.
+
+    Raises:
+        TypeError, ValueError: saying what was given and what is allowed.
+    """
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be an integer of at least 1, or None for the default ({default})")
+    if value < 1:
+        raise ValueError(f"{name}={value!r} must be at least 1, or None for the default ({default})")
+    return value
 
 
 class _Submitter:
@@ -185,7 +203,7 @@ class _Submitter:
             f"map({_name(fn)}, ...)",
             iterables,
             lambda args: executor._submit(options, fn, args, {}),
-            _checked_buffersize(buffersize, executor),
+            checked_count("buffersize", buffersize, executor._lookahead()),
             executor._maps.discard,
             deadline=clock.deadline_after(timeout),
         )
@@ -237,7 +255,8 @@ class _Submitter:
         """As `map`, but yield an `Outcome(input, value, error)` for each item as the calls finish.
 
         A call that fails is an outcome like any other, and so is an item that could not be submitted (an argument that
-        cannot travel to another process). An exception of the input itself is raised after all outcomes.
+        cannot travel to another process). An exception of the input itself is raised after all outcomes, and so is the
+        pool's own when it takes no further call.
 
         Args:
             fn: What to call.
@@ -253,7 +272,7 @@ class _Submitter:
             f"outcomes({_name(fn)}, ...)",
             iterables,
             lambda args: executor._submit(options, fn, args, {}),
-            _checked_buffersize(buffersize, executor),
+            checked_count("buffersize", buffersize, executor._lookahead()),
             executor._maps.discard,
             unpack=len(iterables) == 1,
         )
@@ -313,7 +332,10 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._state = State.CREATED
+        self._pid = os.getpid()
+        self._used = False  # a call or a map was accepted
+        self._draining = False
+        self._closed = False
         self._maps: set[LazyCalls[Any, Any]] = set()  # those with input left
         self._callbacks = CallbackThread(name)
         self._callbacks.ends_with(self)
@@ -372,9 +394,14 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
                 input of the maps accepted so far and submit it, then return; the calls go on.
             cancel_futures: Cancel the calls that have not started; maps stop reading their input.
         Raises:
-            Exception: the input of a map raised it, and the map's iterator is gone. Raised when all the rest is done.
+            Exception: what ended a map early, whose iterator is gone: its input raised it, or the pool took no further
+                call. Raised when all the rest is done.
+
+        In a fork of the process that has the pool: does nothing.
         """
-        self._advance(State.DRAINING)
+        if self._is_forked():
+            return
+        self._draining = True
         error = None
         if cancel_futures:
             self._cancel_maps()
@@ -384,7 +411,7 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
         self._callbacks.close()
         if wait:
             self._callbacks.wait()
-            self._advance(State.CLOSED)
+            self._closed = True
         if error is not None:
             raise error
 
@@ -392,6 +419,8 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._is_forked():
+            return
         try:
             if kind is None:
                 self.shutdown(wait=True)
@@ -411,16 +440,18 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
         return f"<{type(self).__name__} {self._name!r} {state.value}{in_flight}>"
 
     def _current_state(self) -> State:
-        # After shutdown(wait=False) nobody is there to enter CLOSED when the last call ends.
-        if self._state is State.DRAINING and not self._maps:
+        if self._closed:
+            return State.CLOSED
+        if self._draining:
+            # After shutdown(wait=False) nobody is there to enter CLOSED when the last call ends.
             numbers = self.statistics()
-            if not numbers.in_flight and not numbers.workers:
-                return State.CLOSED
-        return self._state
+            is_empty = not (self._maps or numbers.in_flight or numbers.workers)
+            return State.CLOSED if is_empty else State.DRAINING
+        return State.RUNNING if self._used else State.CREATED
 
-    def _advance(self, state: State) -> None:
-        if _ORDER.index(state) > _ORDER.index(self._state):
-            self._state = state
+    def _is_forked(self) -> bool:
+        """True in a child of the process that has the pool: there are no threads to wait for, and locks may be held."""
+        return os.getpid() != self._pid
 
     def _check_accepts(self, method: str, fn: Any) -> None:
         if not callable(fn):
@@ -428,12 +459,12 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
                 f"{method}() was given {fn!r} ({type(fn).__name__}), which cannot be called; give it a function and, "
                 f"separately, its arguments: {method}(fetch, url), not {method}(fetch(url))"
             )
-        if self._state in (State.DRAINING, State.CLOSED):
+        if self._draining:
             raise errors.PoolClosed(
                 f"{method}({_name(fn)}, ...) came after shutdown of {self!r}; create a new pool, or {method} before "
                 f"the 'with' block ends"
             )
-        self._advance(State.RUNNING)
+        self._used = True
 
     def _begin(self, calls: LazyCalls[Any, Any]) -> None:
         try:
@@ -445,7 +476,7 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
 
     def _cancel_maps(self) -> None:
         # The list keeps them until this thread lets go of it: their inputs must not be dropped in the other thread.
-        maps = list(self._maps)
+        maps = list(self._maps.copy())
 
         def cancel() -> None:
             for calls in maps:
@@ -456,7 +487,9 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
 
     def _finish_maps(self, *, wait: bool) -> Exception | None:
         first_error = None
-        while (calls := next(iter(self._maps), None)) is not None:
+        # A consumer in another thread may take its map out at any moment. Copying a set is one step under the GIL;
+        # iterating over it is not, and list(set) only almost: it may collect garbage, and so switch, when it has begun.
+        while (calls := next(iter(self._maps.copy()), None)) is not None:
             ended = _originals.allocate_lock()
             ended.acquire()
             try:
@@ -472,7 +505,7 @@ class Executor(_Submitter, concurrent.futures.Executor):  # type: ignore[misc]  
         return first_error
 
     def _abandon(self) -> None:
-        self._advance(State.DRAINING)
+        self._draining = True
         self._cancel_maps()
         shielded(lambda: self._shutdown(wait=False, cancel_futures=True, abandon=True))
         self._callbacks.close()
@@ -492,13 +525,3 @@ def _notice(ended: Any, seconds: float, calls: LazyCalls[Any, Any]) -> None:
 def _name(fn: Any) -> str:
     name = getattr(fn, "__qualname__", None)
     return name.rpartition("<locals>.")[2] if isinstance(name, str) else repr(fn)
-
-
-def _checked_buffersize(buffersize: int | None, executor: Executor) -> int:
-    if buffersize is None:
-        return executor._lookahead()
-    if not isinstance(buffersize, int):
-        raise TypeError(f"buffersize={buffersize!r} must be an integer >= 1, or None for the pool's own look-ahead")
-    if buffersize < 1:
-        raise ValueError(f"buffersize={buffersize!r} must be >= 1, or None for the pool's own look-ahead")
-    return buffersize

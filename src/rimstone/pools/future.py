@@ -87,8 +87,6 @@ if TYPE_CHECKING:  # the stubs call the C class final and leave out what threadi
         def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
         def release(self) -> None: ...
         def _is_owned(self) -> bool: ...
-        def _release_save(self) -> tuple[int, int]: ...
-        def _acquire_restore(self, state: tuple[int, int]) -> None: ...
 else:
     _CLock = _originals.RLock
 
@@ -96,7 +94,8 @@ else:
 class Condition(_CLock):
     """A condition variable whose `with` is C code, and whose waits park a task or block a thread.
 
-    It has the methods that `concurrent.futures` uses on a future's condition. `wait_until` is for our own code.
+    Of a standard condition it has what `concurrent.futures` uses on a future's: the lock and `notify_all`. The one way
+    to wait is `wait_until`.
     """
 
     __slots__ = ("_sleepers",)
@@ -126,38 +125,6 @@ class Condition(_CLock):
             if not woken:
                 with self:
                     return predicate()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """As `threading.Condition.wait`. Not proof against a second interrupt while it takes the lock back."""
-        if not self._is_owned():
-            raise RuntimeError("wait() was called without the condition's lock; call it inside 'with condition:'")
-        mine = waiter()
-        self._sleepers.append(mine)
-        # What _release_save returns for a lock held once, in case an interrupt strikes before it is stored.
-        saved = (1, _originals.get_ident())
-        try:
-            saved = self._release_save()
-            return mine.park(clock.deadline_after(timeout))
-        finally:
-            if not self._is_owned():
-                self._acquire_restore(saved)
-            mine.cancel()
-            if mine in self._sleepers:
-                self._sleepers.remove(mine)
-
-    def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        """As `threading.Condition.wait_for`."""
-        deadline = clock.deadline_after(timeout)
-        while not (value := predicate()):
-            if not self.wait(clock.remaining(deadline)):
-                return predicate()
-        return value
-
-    def notify(self, n: int = 1) -> None:
-        """Wake *n* of those that wait. The lock must be held."""
-        for sleeper in self._sleepers[:n]:
-            sleeper.unpark()
-        del self._sleepers[:n]
 
     def notify_all(self) -> None:
         """Wake all that wait. The lock must be held."""
@@ -194,8 +161,17 @@ class CallbackThread:
     def post(self, future: "Future[Any]") -> None:
         """Let *future* run its callbacks there soon. Never blocks on a callback; may be repeated."""
         self._posted.put(future)
-        if self._thread is None:
+        if self._thread is not None:
+            return
+        if not self._changed._is_owned():
             shielded(self._start_when_needed)
+            return
+        # This is a signal handler inside `wait`, and `wait` goes to sleep without another look at what is posted. The
+        # helper needs the lock: it is not waited for.
+        try:
+            start_new_thread(self._start_when_needed, ())
+        except RuntimeError:  # as in `shielded`
+            self._start_when_needed()
 
     def close(self) -> None:
         """End the thread once everything posted has run. Returns at once; may be repeated."""

@@ -13,6 +13,9 @@ The input is pulled in the thread that calls `map`, `next` or `shutdown`, one at
 Closing drops the input and does not close it: a generator that nobody else holds ends there and then, while one that
 the caller still holds can be read on.
 
+A call that could not be submitted fails in its place, unless the pool takes no call at all, being closed or broken:
+then no more input is pulled, and the pool's error is raised after the results of the calls it did accept.
+
 Interrupts: KeyboardInterrupt out of `map` or `next` closes the map. At most one call, which the pool had just accepted,
 may still run without anybody waiting for it.
 """
@@ -25,7 +28,7 @@ from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from rimstone import _originals, clock
+from rimstone import _originals, clock, errors
 from rimstone._outcome import Outcome
 from rimstone.hub import Waiter, waiter
 from rimstone.pools.future import Future
@@ -36,6 +39,10 @@ T = TypeVar("T")
 R = TypeVar("R")  # what the consumer gets: a T, or an Outcome[T]
 
 _SPARE_MAX = 256
+
+# From `submit`: no further call will be accepted either. Not looked for in futures, where a call that has a pool of its
+# own may have raised it; a pool that breaks refuses the next call anyhow.
+_POOL_ENDED = (errors.PoolClosed, errors.InitializerFailed, errors.WorkerStartFailed)
 
 
 def lookahead(capacity: int) -> int:
@@ -160,21 +167,33 @@ class LazyCalls(Generic[T, R]):
                 self._exhaust()
                 return None
             except Exception as error:  # noqa: BLE001 - the consumer gets it, after the results of the inputs before
-                self._error = error
-                self._inputs = self._submit = None  # the pool keeps this map: nobody may be left to get the error
+                self._fail(error)
                 return None
             if self._stopped:
                 return None
-            try:
-                future = submit(args)
-            except Exception as error:  # noqa: BLE001 - it belongs to this input
-                if self._stopped:  # the pool ended meanwhile, and said so
-                    return None
-                future = Future()
-                future.set_exception(error)
-            if not self._abandoned:
+            future = self._submitted(submit, args)
+            if future is not None and not self._abandoned:
                 self._remember(args, future)
             return future
+
+    def _submitted(self, submit: Callable[[tuple[Any, ...]], Future[T]], args: tuple[Any, ...]) -> Future[T] | None:
+        try:
+            return submit(args)
+        except _POOL_ENDED as error:
+            if not self._stopped:  # else the pool was ended meanwhile, and `cancel` has said so
+                self._fail(error)
+            return None
+        except Exception as error:  # noqa: BLE001 - it belongs to this input
+            if self._stopped:
+                return None
+            future: Future[T] = Future()
+            future.set_exception(error)
+            return future
+
+    def _fail(self, error: Exception) -> None:
+        """Pull no more; the consumer gets *error* at the end. The pool keeps this map, for nobody may be left to."""
+        self._error = error
+        self._inputs = self._submit = None
 
     def fill(self) -> None:
         """Pull and submit up to the look-ahead."""
@@ -185,7 +204,7 @@ class LazyCalls(Generic[T, R]):
         """Pull and submit the rest; with *wait*, never more than `buffersize` unfinished calls at a time.
 
         Raises:
-            Exception: the input raised it, and there is no iterator left that could.
+            Exception: the input raised it, or the pool took no more, and there is no iterator left that could.
         """
         landed = Completions()
         in_flight = 0

@@ -7,7 +7,8 @@ and a call spills to the level it needs (`workers/admission.py`).
 from collections.abc import Callable
 from typing import Any
 
-from rimstone.pools.process import ProcessBackedExecutor, checked_count, default_processes
+from rimstone.pools.executor import checked_count
+from rimstone.pools.process import ProcessBackedExecutor, default_processes
 
 __all__ = ["Pool"]
 

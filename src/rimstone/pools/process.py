@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from rimstone import machine
 from rimstone.pools.dispatcher import Dispatcher, PoolCall, close_when_collected
-from rimstone.pools.executor import CallOptions, Executor, Statistics
+from rimstone.pools.executor import CallOptions, Executor, Statistics, checked_count
 from rimstone.pools.future import Future
 from rimstone.workers.code import CodeBook
 from rimstone.workers.pickling import dump_arguments
@@ -35,21 +35,6 @@ class ProcessStatistics(Statistics):
     finished: int
     most_in_flight: int
     pids: tuple[int, ...]
-
-
-def checked_count(name: str, value: int | None, default: int) -> int:
-    """*value* if it can be a number of workers, *default* for None.
-
-    Raises:
-        TypeError, ValueError: saying what was given and what is allowed.
-    """
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be an integer of at least 1, or None for the default ({default})")
-    if value < 1:
-        raise ValueError(f"{name}={value!r} must be at least 1, or None for the default ({default})")
-    return value
 
 
 def default_processes() -> int:

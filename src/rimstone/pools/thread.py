@@ -6,7 +6,10 @@ executor that nobody holds is collected, and then its threads finish what was su
 Signals: `submit` may be interrupted at any bytecode in the main thread. Every count here is therefore kept by the
 pool's own threads (`idle`, `running`) or read off the queue; the submitter only puts a call on the queue, one C call.
 Interrupted before it asked for a thread, it leaves the call to the next one that looks: another submit, a thread of the
-pool, or the end of the pool.
+pool, or the end of the pool. A signal handler that submits in the midst of a submit leaves the new thread to that one.
+
+Fork: the child has the crew without its threads, and `changed` perhaps held by one of them. There the crew takes no
+calls and ends at once, and touches no lock for that.
 """
 
 import atexit
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rimstone import _originals, errors, machine
-from rimstone.pools.executor import CallOptions, Executor, Statistics
+from rimstone.pools.executor import CallOptions, Executor, Statistics, checked_count
 from rimstone.pools.future import CallbackThread, Condition, Future, shielded
 
 __all__ = ["ThreadPoolExecutor", "ThreadPoolStatistics"]
@@ -98,6 +101,7 @@ class _Crew:
         self.name = name
         self.max_threads = max_threads
         self.callbacks = callbacks
+        self._pid = os.getpid()
         self.calls: _originals.SimpleQueue[_Call | weakref.ref[Any] | None] = _originals.SimpleQueue()
         # Guards what follows. Never held while a call runs. Re-entrant, because a finalizer may run anywhere.
         self.changed = Condition()
@@ -117,6 +121,10 @@ class _Crew:
         self._owner = weakref.ref(owner, self.calls.put)
 
     def submit(self, call: _Call) -> None:
+        if self._is_forked():
+            raise errors.PoolClosed(
+                f"this pool belongs to process {self._pid}, and this is a fork of it; create a pool here"
+            )
         with self.changed:
             if self.broken is not None:
                 raise self._initializer_failed()
@@ -125,7 +133,8 @@ class _Crew:
                     f"pool {self.name!r} was shut down, or the interpreter is ending; create a new pool"
                 )
             self.calls.put(call)
-        if self._needs_thread():
+        # Ours already: this is a signal handler inside the block above, and the helper thread would wait for this one.
+        if self._needs_thread() and not self.changed._is_owned():
             shielded(self._grow)
 
     @property
@@ -134,6 +143,8 @@ class _Crew:
 
     def stop(self) -> None:
         """Accept nothing more; the threads end when the queue is empty. From any thread; may be repeated."""
+        if self._is_forked():
+            return
         with self.changed:
             first, self.stopping = not self.stopping, True
             if first:
@@ -153,6 +164,8 @@ class _Crew:
         Raises:
             RuntimeError: called by one of these threads, which would wait for itself.
         """
+        if self._is_forked():
+            return
         if threading.current_thread() in self.threads:
             raise RuntimeError(
                 f"a call running in pool {self.name!r} waits for the end of that pool, and so for itself; "
@@ -169,6 +182,8 @@ class _Crew:
 
     def end_with_interpreter(self) -> None:
         """At the interpreter's exit, finish what was submitted, as `concurrent.futures` does."""
+        if self._is_forked():
+            return
         self.stop()
         self.wait()
         self.callbacks.wait()
@@ -176,6 +191,9 @@ class _Crew:
     def leave_behind(self) -> None:
         """Do not wait for the running calls at the interpreter's exit either."""
         atexit.unregister(self.end_with_interpreter)
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._pid
 
     def _needs_thread(self) -> bool:
         return len(self.threads) < self.max_threads and self.idle < self.queued
@@ -315,16 +333,11 @@ class ThreadPoolExecutor(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        if max_workers is None:
-            max_workers = _default_threads()
-        if not isinstance(max_workers, int):
-            raise TypeError(f"max_workers={max_workers!r} must be an integer >= 1, or None for 5 threads a CPU")
-        if max_workers < 1:
-            raise ValueError(f"max_workers={max_workers!r} must be >= 1, or None for 5 threads a CPU")
+        max_threads = checked_count("max_workers", max_workers, _default_threads())
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer={initializer!r} must be callable, or None")
         super().__init__(thread_name_prefix or "ThreadPoolExecutor")
-        self._crew = _Crew(self._name, max_workers, initializer, tuple(initargs), self._callbacks)
+        self._crew = _Crew(self._name, max_threads, initializer, tuple(initargs), self._callbacks)
         self._crew.ends_with(self)
 
     def statistics(self) -> ThreadPoolStatistics:

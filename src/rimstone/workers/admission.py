@@ -179,9 +179,20 @@ class Admission:
             self._sort_again()
             wake, start = self._seats_to_move()
         for seat in start:
-            self.start_thread(seat)
+            try:
+                self.start_thread(seat)
+            except RuntimeError:  # no thread to be had
+                self.give_up(seat)
         for hub in wake:
             hub.io.wake()
+
+    def give_up(self, seat: Seat) -> None:
+        """The thread of *seat* could not be started: make do with those there are."""
+        with self._lock:
+            self.seats.remove(seat)
+            for index, remaining in enumerate(self.seats):
+                remaining.index = index
+            self.threads = max(1, len(self.seats))
 
     def needs_tick(self) -> bool:
         """True while calls lie here, or a call runs of which nothing is known yet."""

@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from rimstone import machine, monkey
 from rimstone._originals import RawSocket, Thread
-from rimstone.errors import TaskExit
+from rimstone.errors import CannotTravel, TaskExit
 from rimstone.hub import Task, Waiter, get_hub, waiter
 from rimstone.iomodel._wakeup import Wakeup
 from rimstone.workers.admission import Admission, Seat, WorkerCall
@@ -159,7 +159,11 @@ class WorkerMain:
         Thread(target=self._run_call_thread, args=(seat,), name=f"{self._setup.name}-{seat.index}", daemon=True).start()
 
     def _run_call_thread(self, seat: Seat) -> None:
-        self._occupy(seat)
+        try:
+            self._occupy(seat)
+        except OSError:  # no descriptors for another hub
+            self._admission.give_up(seat)
+            return
         waiter().park()  # for ever: the thread ends with the process
 
     def _occupy(self, seat: Seat) -> None:
@@ -292,5 +296,14 @@ class WorkerMain:
         limit = self._admission.announce_limit()
         learned = self._admission.learned()
         if results or returned or learned or limit != self._last_limit:
-            self._channel.send(Kind.REPORT, (limit, results, returned, learned))
+            try:
+                self._channel.send(Kind.REPORT, (limit, results, returned, learned))
+            except ChannelClosed:
+                raise
+            except (OSError, MemoryError) as error:  # too large for a file, no memory
+                refused = dump_error(
+                    CannotTravel(f"the result could not be sent back from the worker process: {error}")
+                )
+                results = [(slot, False, refused) for slot, _, _ in results]
+                self._channel.send(Kind.REPORT, (limit, results, returned, learned))
             self._last_limit = limit

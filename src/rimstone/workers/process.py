@@ -66,6 +66,7 @@ class ProcessWorker:
         self.exit_signal: int | None = None
         self._free_slots = list(range(slots - 1, -1, -1))
         self._unsent: deque[tuple[Kind, Any]] = deque()
+        self._unsendable: list[tuple[Any, Exception]] = []
         self._started = StartedSlots.create(slots)
         try:
             self.channel, theirs = channel_pair()
@@ -85,7 +86,13 @@ class ProcessWorker:
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self.pidfd = os.pidfd_open(self.pid)
-        self.send(Kind.SETUP, setup)
+        try:
+            self.send(Kind.SETUP, setup)
+        except BaseException:
+            self.kill()
+            self.wait()
+            self.close()
+            raise
 
     # -- sending -----------------------------------------------------------------------------------------------
 
@@ -122,6 +129,16 @@ class ProcessWorker:
                 self._unsent.popleft()
         except ChannelClosed:
             self._unsent.clear()  # its death is about to be seen
+        except (OSError, MemoryError) as error:  # too large for a file, no memory: this message, not the others
+            if self._unsent[0][0] is not Kind.CALLS:
+                raise
+            self._unsendable.append((self._unsent.popleft()[1], error))
+            self.flush()
+
+    def take_unsendable(self) -> list[tuple[Any, Exception]]:
+        """The contents of Kind.CALLS messages that can never be sent, and why; each once."""
+        taken, self._unsendable = self._unsendable, []
+        return taken
 
     @property
     def has_unsent(self) -> bool:

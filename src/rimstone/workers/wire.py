@@ -40,8 +40,8 @@ class Kind(enum.IntEnum):
     CALLS = 2  # (functions, forgotten ids, calls)
     STOP = 3  # finish what you have, then exit
 
-    READY = 10  # (limit,): set up, initializer done
-    BROKEN = 11  # (error,): the initializer raised
+    READY = 10  # limit: set up, initializer done
+    BROKEN = 11  # error, pickled: the initializer raised
     REPORT = 12  # (limit, results, returned slots, learned)
 
 
