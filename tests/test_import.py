@@ -43,6 +43,8 @@ modules, before = set(sys.modules), attributes()
 threads_before, descriptors_before = threads(), descriptors()
 
 import rimstone
+for name in rimstone.__all__:  # they are loaded at their first use
+    getattr(rimstone, name)
 
 after = attributes()
 print(json.dumps({

@@ -1,6 +1,9 @@
 """Callbacks: in which thread they run, in which order, and that a slow or failing one harms nobody."""
 
 import logging
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -150,3 +153,34 @@ def test_the_thread_comes_back_for_what_is_posted_after_close() -> None:
         callbacks.wait()
         assert seen[-1] is future
     assert not any(thread.name == "rimstone-again-callbacks" for thread in threading.enumerate())
+
+
+def test_a_signal_handler_that_completes_a_future_while_the_end_is_waited_for() -> None:
+    # In a process of its own: without the remedy the main thread waits for itself.
+    script = """
+        import faulthandler, signal
+        from rimstone.pools.future import CallbackThread, Future
+        faulthandler.dump_traceback_later(20, exit=True)
+        callbacks, futures = CallbackThread("test"), []
+
+        class Interrupted(type(callbacks._posted)):
+            def empty(self):
+                if callbacks._changed._is_owned() and not futures:
+                    signal.raise_signal(signal.SIGUSR1)
+                return super().empty()
+
+        def complete(number, frame):
+            futures.append(Future(callbacks))
+            futures[0].add_done_callback(lambda _: print("called back"))
+            futures[0].set_result(1)
+
+        callbacks._posted = Interrupted()
+        signal.signal(signal.SIGUSR1, complete)
+        callbacks.close()
+        callbacks.wait()
+        print("ended")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "called back\nended\n", done.stderr

@@ -214,48 +214,6 @@ def test_result_keeps_no_reference_cycle() -> None:
 # Condition
 
 
-def test_condition_waits_as_the_standard_one() -> None:
-    condition = Condition()
-    state: list[int] = []
-
-    def produce() -> None:
-        with condition:
-            state.append(1)
-            condition.notify()
-
-    with condition, condition:  # held twice, as a re-entrant lock may be
-        thread = in_thread(produce)
-        assert condition.wait_for(lambda: bool(state), PATIENCE)
-        assert not condition.wait(0.001)
-        assert not condition.wait_for(lambda: False, 0.001)
-    thread.join()
-    assert condition._sleepers == []
-    with pytest.raises(RuntimeError, match="with condition"):
-        condition.wait()
-
-
-def test_notify_wakes_one() -> None:
-    condition = Condition()
-    woken: list[int] = []
-
-    def wait(number: int) -> None:
-        with condition:
-            condition.wait(PATIENCE)
-            woken.append(number)
-
-    threads = [in_thread(lambda number=number: wait(number)) for number in range(3)]  # type: ignore[misc]
-    while len(condition._sleepers) < 3:
-        time.sleep(0.001)
-    for expected in (1, 2, 3):
-        with condition:
-            condition.notify()
-        while len(woken) < expected:
-            time.sleep(0.001)
-        assert len(woken) == expected
-    for thread in threads:
-        thread.join()
-
-
 def test_wait_until_looks_again_after_a_wake_for_nothing() -> None:
     condition = Condition()
     state: list[int] = []

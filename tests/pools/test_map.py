@@ -10,12 +10,14 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rimstone.pools.mapping import lookahead
+from rimstone import errors
+from rimstone.pools.mapping import LazyCalls, lookahead
 from rimstone.pools.thread import ThreadPoolExecutor
 
 PATIENCE = 30.0
@@ -204,6 +206,70 @@ def test_an_error_of_the_input_is_not_lost_when_the_iterator_is_gone_early() -> 
 
     with pytest.raises(OSError, match="disk on fire"), ThreadPoolExecutor(1) as pool:
         pool.map(abs, items())
+
+
+def test_a_broken_pool_ends_a_map_and_reads_no_further() -> None:
+    read = 0
+
+    def items() -> Iterator[int]:
+        nonlocal read
+        for item in range(100):
+            read += 1
+            yield item
+
+    def initialize() -> None:
+        raise OSError("no database")
+
+    pool = ThreadPoolExecutor(1, initializer=initialize)
+    with pytest.raises(errors.InitializerFailed, match="no database"):
+        pool.submit(abs, 1).result(PATIENCE)
+    with pytest.raises(errors.InitializerFailed, match="no database"):
+        next(pool.map(abs, items()))
+    assert read == 1
+    with pytest.raises(errors.InitializerFailed, match="no database"), pool:
+        pool.map(abs, items())  # nobody iterates: leaving says it
+    assert read == 2
+
+
+def test_a_map_that_ends_while_shutdown_looks_for_the_next_one() -> None:
+    class TakenOut(set[LazyCalls[Any, Any]]):
+        """In the midst of iterating, a map goes, as when its consumer in another thread closes it."""
+
+        def __iter__(self) -> Iterator[LazyCalls[Any, Any]]:
+            iterator = super().__iter__()
+            pool._maps.discard(first._calls)
+            return iterator
+
+    with ThreadPoolExecutor(1) as pool:
+        first, second = (pool.map(abs, range(5), buffersize=1) for _ in range(2))
+        pool._maps = TakenOut(pool._maps)
+        first.close()
+        pool._maps.add(first._calls)
+        pool.shutdown()
+        assert list(second) == [0, 1, 2, 3, 4]
+
+
+def test_in_a_forked_child_leaving_the_pool_finishes_no_map() -> None:
+    script = """
+        import os, signal, sys, threading
+        from rimstone.pools.thread import ThreadPoolExecutor
+        gate = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            results = pool.map(lambda item: gate.wait(30) and item, [1, 2, 3], buffersize=1)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+            else:
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                gate.set()
+        if child == 0:
+            sys.exit(7)
+        print(list(results))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "7\n[1, 2, 3]\n", done.stderr
 
 
 @pytest.mark.slow

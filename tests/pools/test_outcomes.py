@@ -75,6 +75,40 @@ def test_in_map_an_input_that_cannot_be_submitted_fails_in_its_place() -> None:
             next(results)
 
 
+def test_a_pool_that_breaks_reads_no_further_and_its_error_comes_after_all_outcomes() -> None:
+    release, read = threading.Event(), 0
+
+    def items() -> Iterator[int]:
+        nonlocal read
+        for item in range(100):
+            read += 1
+            yield item
+
+    def initialize() -> None:
+        release.wait(PATIENCE)
+        raise OSError("no database")
+
+    seen = []
+    with ThreadPoolExecutor(1, initializer=initialize) as pool:
+        outcomes = pool.outcomes(abs, items(), buffersize=3)
+        release.set()
+        with pytest.raises(errors.InitializerFailed, match="no database"):
+            while True:
+                seen.append(next(outcomes))
+    assert [type(outcome.error) for outcome in seen] == [errors.InitializerFailed] * 3
+    assert read == 4  # the fourth was refused
+
+
+def test_a_call_that_raises_the_error_of_another_pool_ends_nothing() -> None:
+    def work(x: int) -> int:
+        if x == 1:
+            raise errors.InitializerFailed("of a pool that the call has made")
+        return x
+
+    with ThreadPoolExecutor(1) as pool:
+        assert sorted(outcome.input for outcome in pool.outcomes(work, range(5), buffersize=1)) == [0, 1, 2, 3, 4]
+
+
 def test_an_error_of_the_input_comes_after_all_outcomes() -> None:
     def items() -> Iterator[int]:
         yield from (1, 2, 3)

@@ -1,12 +1,14 @@
 """ThreadPoolExecutor: the executor contract, its threads, and what interrupts may not break."""
 
 import concurrent.futures
+import contextlib
 import gc
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any, Self
@@ -14,6 +16,7 @@ from typing import Any, Self
 import pytest
 
 from rimstone import errors, machine
+from rimstone.pools import executor
 from rimstone.pools.future import Future
 from rimstone.pools.thread import ThreadPoolExecutor
 from rimstone.testing.executor_contract import ExecutorContract
@@ -100,6 +103,7 @@ def test_a_failing_initializer_breaks_the_pool(caplog: pytest.LogCaptureFixture)
     [
         ({"max_workers": 0}, ValueError),
         ({"max_workers": 2.5}, TypeError),
+        ({"max_workers": True}, TypeError),
         ({"initializer": 5}, TypeError),
     ],
 )
@@ -275,7 +279,110 @@ def test_an_interrupt_while_leaving_gives_up_the_running_calls() -> None:
     assert done.stdout == "[True, True, True]\n", done.stderr
 
 
+def test_a_submit_that_meets_shutdown_reopens_nothing() -> None:
+    def submit_shutting_down_at(moment: int) -> executor.State:
+        """Shut the pool down before the *moment*-th line that `submit` runs in executor.py."""
+        pool, lines = ThreadPoolExecutor(1), 0
+
+        def trace(frame: types.FrameType, event: str, _argument: object) -> Any:
+            nonlocal lines
+            if frame.f_code.co_filename != executor.__file__:
+                return None
+            lines += event == "line"
+            if event == "line" and lines == moment:
+                pool.shutdown()
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with contextlib.suppress(errors.PoolClosed):
+                pool.submit(abs, -1)
+        finally:
+            sys.settrace(before)
+        state = pool._current_state()
+        pool.shutdown()
+        return state
+
+    states = [submit_shutting_down_at(moment) for moment in range(1, 20)]
+    ended = states.index(executor.State.RUNNING)  # from here on, submit had returned before
+    assert ended > 4
+    assert set(states[:ended]) == {executor.State.CLOSED}
+    assert set(states[ended:]) == {executor.State.RUNNING}
+
+
+# Fork
+
+
+def test_a_forked_child_ends_and_is_told_to_create_a_pool_of_its_own() -> None:
+    done = run_script("""
+        import os, signal, sys, threading
+        from rimstone.errors import PoolClosed
+        from rimstone.pools.thread import ThreadPoolExecutor
+        pool = ThreadPoolExecutor(1)
+        pool.submit(int).result(30)
+        held, release = threading.Event(), threading.Event()
+
+        def hold():
+            with pool._crew.changed:
+                held.set()
+                release.wait(30)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(30)
+        parent, child = os.getpid(), os.fork()
+        if child == 0:
+            signal.alarm(20)
+            try:
+                pool.submit(int)
+            except PoolClosed as error:
+                print(str(error).replace(str(parent), "<parent>"))
+            with ThreadPoolExecutor(1) as own:
+                print(own.submit(abs, -1).result(30))
+            pool.shutdown()
+            pool._crew.stop()
+            pool._crew.wait()
+            sys.exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        release.set()
+        holder.join()
+        print(pool.submit(abs, -2).result(30))
+    """)
+    assert done.stdout.splitlines() == [
+        "this pool belongs to process <parent>, and this is a fork of it; create a pool here",
+        "1",
+        "7",
+        "2",
+    ], done.stderr
+
+
 # Interrupts
+
+
+def test_a_signal_handler_may_submit_in_the_midst_of_a_submit() -> None:
+    done = run_script("""
+        import faulthandler, signal
+        from rimstone.pools.thread import ThreadPoolExecutor
+        faulthandler.dump_traceback_later(20, exit=True)
+        pool, futures = ThreadPoolExecutor(2), []
+
+        class Interrupted(type(pool._crew.calls)):
+            def put(self, call):
+                super().put(call)
+                if not futures:
+                    signal.raise_signal(signal.SIGUSR1)
+
+        def submit(number, frame):
+            futures.append(None)
+            futures[0] = pool.submit(abs, -1)
+
+        pool._crew.calls = Interrupted()
+        signal.signal(signal.SIGUSR1, submit)
+        print(pool.submit(abs, -2).result(30), futures[0].result(30))
+        pool.shutdown()
+    """)
+    assert done.stdout == "2 1\n", done.stderr
 
 
 @pytest.mark.slow

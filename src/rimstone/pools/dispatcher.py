@@ -246,7 +246,7 @@ class Dispatcher:
             return
         self._exiting = True
         abandon = getattr(sys, "last_type", None) is KeyboardInterrupt
-        while not self._ended or not abandon:
+        while not (abandon and self._ended):  # a second Ctrl-C gives up callbacks too
             try:
                 self.close(cancel=abandon, abandon=abandon)
                 self.join()
