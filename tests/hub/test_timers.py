@@ -38,7 +38,7 @@ def test_only_present_parks_are_due_in_the_order_of_their_deadlines(steps):
                 due_at.pop(number, None)
             else:
                 expected = sorted((at, number) for number, at in due_at.items() if at <= time)
-                found = timers.pop_due(time)
+                found = list(timers.pop_due(time))
                 for one in found:
                     one.ticket += 1
                 assert sorted((due_at[one.number], one.number) for one in found) == expected

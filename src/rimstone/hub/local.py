@@ -1,13 +1,15 @@
 """Task-local storage: what `threading.local` becomes. Each task has its own values; outside a hub, each thread.
 
 The thread's root task shares the thread's values, so what was set before the first `spawn` is still there after it.
+In a forked child the values of the task that forked become its thread's.
 """
 
+import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from rimstone._originals import native_local
-from rimstone.hub.scheduler import current_hub
+from rimstone.hub.scheduler import current_hub, forking_task
 
 __all__ = ["local"]
 
@@ -39,6 +41,19 @@ def _namespaces() -> _Namespaces:
     if task.locals is None:
         task.locals = WeakKeyDictionary()
     return task.locals  # type: ignore[no-any-return]
+
+
+def _after_fork_in_child() -> None:
+    """Runs after the scheduler's, which was registered first."""
+    task = forking_task()
+    if task is not None:
+        if task.locals is None:
+            task.locals = WeakKeyDictionary()
+        _thread.namespaces = task.locals
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _is_data_descriptor(cls: type, name: str) -> bool:

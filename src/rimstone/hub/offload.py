@@ -4,6 +4,7 @@ Threads are started as needed, at most `MOST_THREADS` at once in a process, take
 end when there is none: nothing idles, nothing has to be shut down.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,12 @@ class _Threads:
         self._jobs: deque[_Job] = deque()
         self._running = 0
 
+    def at_fork_reinit(self) -> None:
+        """In a forked child: the threads are the parent's, and so are those who wait for them."""
+        self._lock = allocate_lock()
+        self._jobs.clear()
+        self._running = 0
+
     def submit(self, job: _Job) -> None:
         with self._lock:
             self._jobs.append(job)
@@ -67,6 +74,9 @@ class _Threads:
 
 
 _threads = _Threads()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.at_fork_reinit)
 
 
 def offload(function: Callable[..., Any], *args: Any) -> Any:

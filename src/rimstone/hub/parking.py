@@ -12,6 +12,7 @@ the kill is raised at the task's next park. Whoever unparked has given something
 must be able to rely on it having arrived.
 """
 
+import os
 from threading import main_thread
 from typing import Protocol
 
@@ -32,8 +33,13 @@ class Waiter(Protocol):
     def park(self, deadline: float | None = None) -> bool:
         """Wait for `unpark`; False if *deadline* (on `clock.monotonic`) passed first. By its creator."""
 
-    def unpark(self) -> None:
-        """End the wait, now or in advance. Any thread, any signal handler; never blocks; again does nothing."""
+    def unpark(self) -> bool:
+        """End the wait, now or in advance. Any thread, any signal handler; never blocks; again does nothing.
+
+        Returns:
+            False if nobody will ever go on from this wait: its thread has ended, or is not in this forked child. What
+            was to be given away with the wake must go to somebody else.
+        """
 
     def cancel(self) -> None:
         """There is no need to park. By its creator; says so to the reader, since nothing has to be undone."""
@@ -54,17 +60,25 @@ class TaskWaiter:
         self.granted = False
 
     def park(self, deadline: float | None = None) -> bool:
-        return self._hub.park(deadline, self) != TIMEOUT
+        while True:
+            reason = self._hub.park(deadline, self)
+            if self.granted:
+                return True
+            if reason == TIMEOUT:
+                return False
 
-    def unpark(self) -> None:
+    def unpark(self) -> bool:
         hub = self._hub
+        if hub.closed:
+            return False
         self.granted = True
         if get_ident() != hub.thread_id:
             hub.unpark_soon(self)
-            return
+            return True
         self.wake_task()
         if hub.polling:  # a signal handler, while this thread waits in poll: the system call is going to be retried
             hub.io.wake()
+        return True
 
     def wake_task(self) -> None:
         """Let the task run if it is parked on this waiter. In the hub's thread; again does nothing."""
@@ -75,10 +89,22 @@ class TaskWaiter:
         pass
 
 
+_forks = [0]  # how many forks lie between this process and the first: threads that waited before one are not here
+
+
+def _after_fork_in_child() -> None:
+    _forks[0] += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class _ThreadWaiter:
-    __slots__ = ("_lock",)
+    __slots__ = ("_forks", "_lock")
 
     def __init__(self) -> None:
+        self._forks = _forks[0]
         self._lock = allocate_lock()
         self._lock.acquire()
 
@@ -93,11 +119,12 @@ class _ThreadWaiter:
             return True
         return self._lock.acquire(timeout=min(max(0.0, deadline - clock.monotonic()), _LONGEST_WAIT_SECONDS))
 
-    def unpark(self) -> None:
+    def unpark(self) -> bool:
         try:
             self._lock.release()
         except RuntimeError:
             pass  # unparked before
+        return self._forks == _forks[0]
 
     def cancel(self) -> None:
         pass

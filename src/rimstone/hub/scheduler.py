@@ -32,6 +32,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -40,16 +41,16 @@ from rimstone._originals import get_ident, native_local
 from rimstone.errors import HubError
 from rimstone.hub.timers import Timers
 from rimstone.iomodel import IOModel, choose
-from rimstone.iomodel.base import KILLED, TIMEOUT, UNPARKED
+from rimstone.iomodel.base import TIMEOUT, UNPARKED
 
 if TYPE_CHECKING:
     from rimstone.hub.parking import TaskWaiter
     from rimstone.hub.task import AnyTask, Guest
 
-__all__ = ["Hub", "close_hub", "current_hub", "get_hub", "live_tasks", "swap_guest"]
+__all__ = ["Hub", "close_hub", "current_hub", "forking_task", "get_hub", "live_tasks", "swap_guest"]
 
 _LONGEST_POLL_SECONDS = 86_400.0  # epoll counts milliseconds in an int; whoever sleeps longer polls more than once
-_CLOSING_ROUNDS = 100
+_CLOSING_SECONDS = 1.0
 
 
 class Hub:
@@ -79,14 +80,21 @@ class Hub:
         self.polls = 0
         self.polling = False  # whoever has news must `wake` it
         self.forked = False  # this is a copy in a forked child; see `_after_fork_in_child`
+        self.closed = False  # no task of it runs again
         self._ready: deque[AnyTask] = deque()
         self._round = 0  # how many more ready tasks may run before the next poll
         self._timers = Timers()
         self._unparked: deque[TaskWaiter] = deque()  # by other threads
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._struck: object = None  # the call in `_soon` that a signal handler's exception may have cut short
         self._scheduling = False
+        self._blocked = False  # it looks for the last time whether a task is ready, or waits in a poll already
+        self._closing: TaskWaiter | None = None  # of `close`, which wants to hear of new tasks
         self._starting: AnyTask | None = None
         self._launcher = greenlet(self._launch, getcurrent())
+        # Now and not with the first task: whoever parks first may be deep in a recursion, and every task inherits it.
+        self._launcher.switch(getcurrent())
+        _hubs.add(self)
 
     @property
     def beats(self) -> int:
@@ -127,7 +135,8 @@ class Hub:
                 guest.resume()
         if waiting is not None and waiting.granted:
             return UNPARKED
-        if task.reason == KILLED:
+        # Also if the deadline or an event came before the kill: nothing was given to the task that could be lost.
+        if task.reason != UNPARKED and task.pending is not None:
             task.raise_pending()
         return task.reason
 
@@ -167,7 +176,8 @@ class Hub:
     def run_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Call `function(*args)` in the hub's thread, between two tasks. Any thread, also a signal handler.
 
-        *function* must not wait. If it raises, the error goes to the hub's root task.
+        *function* must not wait. If it raises, the error goes to the hub's root task. It may be called twice, if a
+        signal handler raises meanwhile.
         """
         self._soon.append((function, args))
         if self.polling:
@@ -179,10 +189,40 @@ class Hub:
         """Queue a new task; it runs when the current one parks."""
         self.tasks.add(task)
         self._ready.append(task)
+        self.wake_if_blocked()
+        if self._closing is not None:
+            self._closing.unpark()
 
-    def _launch(self) -> None:
-        """The launcher: starts the task that was left in `_starting`, and goes on scheduling when one ends."""
+    def forget(self, task: "AnyTask") -> None:
+        """*task* is done."""
+        self.tasks.discard(task)
+        if self._closing is not None and not self.tasks:
+            self._closing.unpark()
+
+    def wake_if_blocked(self) -> None:
+        """What a signal handler has just made ready must not wait for the next event. From the hub's thread."""
+        if self._blocked:
+            self.io.wake()
+
+    def is_running(self, task: "AnyTask") -> bool:
+        """True if it is code of *task* that asks, and not a signal handler that struck while the scheduler works."""
+        return self.current is task and not task.parked and not self._scheduling
+
+    def _launch(self, creator: greenlet) -> None:
+        """The launcher: starts the task that was left in `_starting`, and goes on scheduling when one ends.
+
+        The first time it only goes back to *creator*.
+        """
         thrown: BaseException | None = None
+        try:
+            creator.switch()
+        except GreenletExit:  # the hub is garbage
+            return
+        except BaseException as error:
+            if self._starting is None:  # a signal handler struck while the hub was being made: its creator's affair
+                raise
+            thrown = error
+        del creator
         while True:
             try:
                 self._launch_tasks(thrown)
@@ -293,13 +333,14 @@ class Hub:
         try:
             if asks is not None and asks():
                 return
+            self._blocked = True
             if not (self._soon or self._unparked or ready):
                 deadline = self._timers.next_deadline()
                 self._look(
                     None if deadline is None else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
                 )
         finally:
-            self.polling = False
+            self.polling = self._blocked = False
 
     def _take_news(self) -> None:
         unparked = self._unparked
@@ -308,9 +349,16 @@ class Hub:
             del unparked[0]
         soon = self._soon
         while soon:
-            function, args = soon[0]
+            function, args = call = soon[0]
+            try:
+                function(*args)
+            except BaseException as error:
+                # A Ctrl-C may have struck before it was done, so it is called again; its own failure is final.
+                if isinstance(error, Exception) or self._struck is call:
+                    del soon[0]
+                self._struck = call
+                raise
             del soon[0]
-            function(*args)
 
     def _look(self, timeout: float | None) -> None:
         self.polls += 1
@@ -337,7 +385,7 @@ class Hub:
     # -- life --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Kill every task, then give back the descriptors.
+        """Kill every task, wait up to a second for their `finally` blocks, then give back the descriptors.
 
         Raises:
             HubError: called by a task other than the root.
@@ -345,19 +393,36 @@ class Hub:
         if self.current is not self.root:
             raise HubError(f"{self.current!r} cannot close its own hub; call close_hub() in the thread's main program")
         try:
-            for _ in range(_CLOSING_ROUNDS):  # a task may catch the kill and wait, or spawn another; not for ever
-                if not self.tasks:
-                    break
-                for task in tuple(self.tasks):
-                    task.kill(block=False)
-                self.reschedule()
+            self._end_tasks(clock.monotonic() + _CLOSING_SECONDS)
         finally:
+            self._closing = None
             self.release()
 
+    def _end_tasks(self, deadline: float) -> None:
+        """Kill each task once, those too that others spawn while they end; a task may catch the kill and go on."""
+        from rimstone.hub.parking import TaskWaiter
+
+        killed: set[AnyTask] = set()
+        while self.tasks:
+            waiting = self._closing = TaskWaiter(self)  # for the end of the last task, or a new one
+            for task in self.tasks - killed:
+                killed.add(task)
+                task.kill(block=False)
+            if self.tasks and (not waiting.park(deadline) or clock.monotonic() > deadline):
+                return
+
     def release(self) -> None:
-        """Give back the descriptors; no task of this hub runs again."""
+        """Give back the descriptors; no task of this hub runs again, and whoever waits for one is told."""
+        if self.closed:
+            return
+        self.closed = True
         self.on_idle = None
-        self.io.close()
+        try:
+            for task in tuple(self.tasks):
+                if task is not self.current:
+                    task.abandon()
+        finally:
+            self.io.close()
 
     def __repr__(self) -> str:
         return (
@@ -378,6 +443,7 @@ class _ThreadState(native_local):
     hub: Hub | None = None
     guard: "_Guard | None" = None
     guest: "Guest | None" = None  # of the root task; it may come before the hub
+    forking_task: "AnyTask | None" = None
 
 
 class _Guard:
@@ -416,9 +482,12 @@ def close_hub() -> None:
     """
     hub = _state.hub
     if hub is not None:
-        hub.close()
-        _state.hub = None
-        _state.guard = None
+        try:
+            hub.close()
+        finally:
+            if hub.closed:
+                _state.hub = None
+                _state.guard = None
 
 
 def swap_guest(guest: "Guest | None") -> "Guest | None":
@@ -436,14 +505,26 @@ def swap_guest(guest: "Guest | None") -> "Guest | None":
 def _after_fork_in_child() -> None:
     """The forking task goes on as the child's main program; the parent's other tasks are never entered again."""
     hub = _state.hub
+    for other in tuple(_hubs):
+        if other is not hub:
+            other.closed = True  # its thread is not here: wakes must go to others, and its descriptors are the parent's
     if hub is not None:
         hub.forked = True
         hub.release()
         _orphans.append(hub)
+        if hub.current is not hub.root:
+            _state.forking_task = hub.current
+            _state.guest = hub.current.guest
         _state.hub = None
         _state.guard = None
 
 
+def forking_task() -> "AnyTask | None":
+    """In a forked child: the task that forked, whose place this thread's main program takes; else None."""
+    return _state.forking_task
+
+
+_hubs: "WeakSet[Hub]" = WeakSet()  # of all threads, for a forked child to disown
 _orphans: list[Hub] = []  # hubs of the parent, kept so that their parked greenlets are never collected (and entered)
 
 

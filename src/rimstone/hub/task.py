@@ -139,11 +139,19 @@ class Task(Generic[T]):
             self._done = True
         self._finish()
 
+    def abandon(self) -> None:
+        """The hub has ended before the task did. It is done, as far as others can see; its greenlet is left alone."""
+        if not self._done:
+            self._error = HubError(f"{self!r} was still waiting when its thread or hub ended")
+            self._done = True
+        for waiting in tuple(self._waiters):
+            waiting.unpark()
+
     def _finish(self) -> None:
         """Tell everybody that the task is done. May be done twice."""
         hub = self.hub
         if self in hub.tasks:
-            hub.tasks.discard(self)
+            hub.forget(self)
             self._function, self._args, self._kwargs = None, (), {}
             self.locals = self.context = self.waiting = self.pending = None
             error = self._error
@@ -186,6 +194,7 @@ class Task(Generic[T]):
         if not self._done:
             self.pending = error
             self.hub.make_ready(self, KILLED)
+            self.hub.wake_if_blocked()
 
     # -- for users ---------------------------------------------------------------------------------------------
 
@@ -248,7 +257,7 @@ class Task(Generic[T]):
         error = exception() if isinstance(exception, type) else exception
         hub = current_hub()
         if hub is self.hub:
-            if hub.current is self:
+            if hub.is_running(self):
                 raise error
             self._kill_here(error)
         else:

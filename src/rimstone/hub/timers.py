@@ -10,6 +10,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rimstone.hub.task import AnyTask
 
 __all__ = ["Timers"]
@@ -47,12 +49,15 @@ class Timers:
             heapq.heappop(heap)
         return None
 
-    def pop_due(self, now: float) -> "list[AnyTask]":
-        """The tasks whose deadline has come, in order."""
+    def pop_due(self, now: float) -> "Iterator[AnyTask]":
+        """The tasks whose deadline has come, in order.
+
+        A timer leaves when the next one is asked for, so a signal handler that raises while its task is being woken
+        costs nobody the wake. Nothing may be added meanwhile.
+        """
         heap = self._heap
-        due: list[AnyTask] = []
         while heap and heap[0][0] <= now:
-            _, _, task, ticket = heapq.heappop(heap)
+            _, _, task, ticket = heap[0]
             if task.ticket == ticket:
-                due.append(task)
-        return due
+                yield task
+            heapq.heappop(heap)

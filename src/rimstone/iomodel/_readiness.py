@@ -18,6 +18,11 @@ Who may be in the table
 An entry belongs to one socket *object*: it is found by descriptor number and then checked by identity, because the
 kernel hands out a closed number again at once. Entries leave by `forget` (close, detach) or when the owner is
 collected. The view never closes the descriptor: it is detached first, in `__del__` at the latest.
+
+While a task waits, a plain thread may close the socket and the number may be handed out again; so whoever wakes looks
+whether the owner still has the number before the view is used again. Two living socket objects may also share one
+number (`socket.socket(fileno=s.fileno())`): the table has the one that was used last, and the other's waiting tasks go
+on with the entry that they hold.
 """
 
 import _socket
@@ -77,6 +82,12 @@ def _view_of(sock: Any, fd: int) -> _View:
     return view
 
 
+def _gathers(entry: SocketEntry, flags: int, timeout: float | None) -> bool:
+    """Whether MSG_WAITALL means anything: not with a timeout (O_NONBLOCK for the kernel), for datagrams, in a peek."""
+    stream = entry.view.type == _socket.SOCK_STREAM
+    return stream and timeout is None and not flags & (_socket.MSG_PEEK | MSG_DONTWAIT)
+
+
 class ReadinessModel(IOModel):
     """A model that is told when a descriptor is ready. Subclasses say how to watch descriptors and how to poll."""
 
@@ -102,7 +113,7 @@ class ReadinessModel(IOModel):
 
     def _disarm(self, entry: SocketEntry) -> None:
         """No task waits for this socket any more."""
-        self._watch(entry.fd)
+        self._watch_quietly(entry.fd)
 
     def _ready(self, fd: int, events: int) -> None:
         """Subclasses report here what poll found."""
@@ -170,7 +181,22 @@ class ReadinessModel(IOModel):
                 self._delist(fd, task)
                 if entry.view.fileno() >= 0:
                     self._disarm(entry)
-        return reason != TIMEOUT
+        if reason == TIMEOUT:
+            return False
+        self._check_still_open(entry)
+        return True
+
+    def _check_still_open(self, entry: SocketEntry) -> None:
+        """After a wait: is the entry's number still its owner's? If not, it may be another connection's by now."""
+        owner = entry.owner()
+        if owner is None or owner.fileno() != entry.fd or entry.view.fileno() < 0:
+            entry.view.detach()
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if self._entries.get(entry.fd) is not entry:
+            # Another socket object with the same number has been used meanwhile, and may have taken the registration
+            # with it when it was detached.
+            entry.armed = False
+            self._entries.setdefault(entry.fd, entry)
 
     # -- the socket table --------------------------------------------------------------------------------------
 
@@ -184,7 +210,8 @@ class ReadinessModel(IOModel):
         fd = sock.fileno()
         if fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        self.forget(fd)  # a stale entry: its owner was closed behind our back and the number was handed out again
+        if self._other_owner(fd, sock) is None:
+            self.forget(fd)  # stale: its owner was closed behind our back and the number was handed out again
         entries = self._entries
 
         def collected(_: Any) -> None:
@@ -197,7 +224,15 @@ class ReadinessModel(IOModel):
         entries[fd] = entry
         return entry
 
-    def forget(self, fd: int) -> None:
+    def _other_owner(self, fd: int, sock: Any) -> Any:
+        """The living socket object in the table that has the same number as *sock*; None if there is no other one."""
+        entry = self._entries.get(fd)
+        owner = None if entry is None else entry.owner()
+        return None if owner is None or owner is sock or owner.fileno() != fd else owner
+
+    def forget(self, fd: int, detached: Any = None) -> None:
+        if detached is not None and self._other_owner(fd, detached) is not None:
+            return
         entry = self._entries.pop(fd, None)
         if entry is not None:
             entry.view.detach()
@@ -220,7 +255,9 @@ class ReadinessModel(IOModel):
         if entry is None or entry.owner() is not sock:
             entry = self._adopt(sock)
         if flags & MSG_WAITALL:
-            return self._recv_whole(entry, size_bytes, flags, timeout)
+            if _gathers(entry, flags, timeout):
+                return self._recv_whole(entry, size_bytes, flags)
+            flags &= ~MSG_WAITALL
         deadline: float | None = None
         while True:
             try:
@@ -232,18 +269,23 @@ class ReadinessModel(IOModel):
                 deadline = clock.monotonic() + timeout
             self._wait_or_raise(entry, READ, deadline)
 
-    def _recv_whole(self, entry: SocketEntry, size_bytes: int, flags: int, timeout: float | None) -> bytes:
+    def _recv_whole(self, entry: SocketEntry, size_bytes: int, flags: int) -> bytes:
         """MSG_WAITALL: the kernel ignores it together with MSG_DONTWAIT, so gather here."""
         buffer = bytearray(size_bytes)
-        count = self._recv_into_whole(entry, memoryview(buffer), flags, timeout)
+        count = self._recv_into_whole(entry, memoryview(buffer), flags)
         return bytes(buffer[:count])
 
-    def _recv_into_whole(self, entry: SocketEntry, view: memoryview, flags: int, timeout: float | None) -> int:
-        deadline = clock.deadline_after(timeout)
-        flags &= ~MSG_WAITALL
+    def _recv_into_whole(self, entry: SocketEntry, view: memoryview, flags: int) -> int:
+        """An error after some of it has come is the next call's, as in the kernel."""
+        flags = flags & ~MSG_WAITALL | MSG_DONTWAIT
         done = 0
         while done < len(view):
-            count = self._retry(entry, READ, entry.recv_into, (view[done:], 0, flags | MSG_DONTWAIT), deadline)
+            try:
+                count = self._retry(entry, READ, entry.recv_into, (view[done:], 0, flags), None)
+            except OSError:
+                if done:
+                    break
+                raise
             if not count:
                 break
             done += count
@@ -253,7 +295,9 @@ class ReadinessModel(IOModel):
         entry = self._entry(sock)
         if flags & MSG_WAITALL:
             view = memoryview(buffer).cast("B")
-            return self._recv_into_whole(entry, view[: size_bytes or len(view)], flags, timeout)
+            if _gathers(entry, flags, timeout) and 0 <= size_bytes <= len(view):
+                return self._recv_into_whole(entry, view[: size_bytes or len(view)], flags)
+            flags &= ~MSG_WAITALL
         deadline: float | None = None
         while True:
             try:
@@ -307,7 +351,8 @@ class ReadinessModel(IOModel):
                 return
             deadline = clock.deadline_after(timeout)
             while sent < len(octets):
-                self._wait_or_raise(entry, WRITE, deadline)
+                if deadline is not None and deadline <= clock.monotonic():
+                    raise TimeoutError("timed out")
                 with octets[sent:] as rest:
                     sent += self._retry(entry, WRITE, entry.send, (rest, flags), deadline)
 
@@ -324,14 +369,15 @@ class ReadinessModel(IOModel):
         entry = self._entry(sock)
         deadline = clock.deadline_after(timeout)
         while True:
-            blocking = os.get_blocking(entry.fd)
+            fd = entry.view.fileno()  # -1, and so EBADF, if it was closed while we waited
+            blocking = os.get_blocking(fd)
             if blocking:
-                os.set_blocking(entry.fd, False)
+                os.set_blocking(fd, False)
             try:
                 error = entry.view.connect_ex(address)
             finally:
                 if blocking:
-                    os.set_blocking(entry.fd, True)
+                    os.set_blocking(fd, True)
             if error != errno.EAGAIN or sock.family != getattr(_socket, "AF_UNIX", -1):
                 break
             # A Unix listener's backlog is full, and the kernel tells nobody when it has room again.
@@ -340,6 +386,7 @@ class ReadinessModel(IOModel):
                 self.scheduler.park(deadline)
                 raise TimeoutError("timed out")
             self.scheduler.park(pause)
+            self._check_still_open(entry)
         if error == 0:
             return
         if error not in _CONNECTING:

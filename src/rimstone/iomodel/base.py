@@ -106,8 +106,14 @@ class IOModel(ABC):
         """Like `wait`, for a caller that has just seen EAGAIN on *sock*; may be edge-triggered, hence cheaper."""
 
     @abstractmethod
-    def forget(self, fd: int) -> None:
-        """The descriptor is about to be closed by its owner: wake who waits for it; they see EBADF."""
+    def forget(self, fd: int, detached: Any = None) -> None:
+        """The descriptor is about to be closed by its owner: wake who waits for it; they see EBADF.
+
+        Args:
+            fd: The descriptor.
+            detached: The socket object that only gives the number up, without closing it. When another living socket
+                object has the same number and waits on it, nothing happens.
+        """
 
     # -- called by the scheduler -------------------------------------------------------------------------------
 

@@ -11,8 +11,10 @@ What the kernel does, and what follows
 * Edge-triggered also means that a stale registration (a descriptor that was dup'ed or inherited and closed here) can
   not spin the loop; under a reused number it causes one spurious wake, which "try again" absorbs.
 * A raw descriptor (`wait`) may be closed by anybody at any time, so it is registered for one wait only and taken out
-  again after it. If the number belongs to a registered socket, EPOLL_CTL_MOD makes the kernel look again, which turns
-  the edge into a level for that one wait.
+  again after it. If it was dup'ed before, the registration outlives the number and cannot be taken out; therefore
+  EPOLLONESHOT: such a one reports once, where a level would spin. Whoever still waits after a report is armed again.
+  If the number belongs to a registered socket, EPOLL_CTL_MOD makes the kernel look again, which turns the edge into a
+  level for that one wait.
 * Urgent data (EPOLLPRI) is not asked for: it makes nothing readable, and as a level it would spin.
 * A signal handler may raise between any two calls. So what the kernel reports goes into `_events` within one C call,
   and leaves it only when it has been dealt with: an edge that is dropped is never reported again.
@@ -78,6 +80,7 @@ class EpollModel(ReadinessModel):
             if self._watched.pop(fd, None) is not None:
                 self._epoll.unregister(fd)
             return
+        mask |= select.EPOLLONESHOT
         # Whatever we remember of it: the number may have been closed and handed out again since.
         try:
             self._epoll.register(fd, mask)
@@ -104,7 +107,7 @@ class EpollModel(ReadinessModel):
             else:
                 self._ready(fd, (READ if mask & _READABLE else 0) | (WRITE if mask & _WRITABLE else 0))
                 if fd in self._watched:
-                    self._watch_quietly(fd)  # its tasks have left the lists: stop the level from being reported again
+                    self._watch_quietly(fd)  # one shot has been used: arm it for those who are left, or take it out
             del events[0]
 
     def wake(self) -> None:

@@ -80,20 +80,24 @@ def _accept(self: Any) -> tuple[int, Any]:
 
 
 def connect(self: Any, address: Any, /) -> None:
-    hub = hub_for(self)
+    hub = current_hub()
     if hub is None:
         return _Raw.connect(self, address)
+    address = numeric_address(self, address)
     timeout = self.gettimeout()
-    return hub.io.connect(self, numeric_address(self, address), timeout)
+    return _Raw.connect(self, address) if timeout == 0 else hub.io.connect(self, address, timeout)
 
 
 def connect_ex(self: Any, address: Any, /) -> int:
-    hub = hub_for(self)
+    hub = current_hub()
     if hub is None:
         return _Raw.connect_ex(self, address)
+    address = numeric_address(self, address)
     timeout = self.gettimeout()
+    if timeout == 0:
+        return _Raw.connect_ex(self, address)
     try:
-        hub.io.connect(self, numeric_address(self, address), timeout)
+        hub.io.connect(self, address, timeout)
     except TimeoutError as error:
         return error.errno or errno.EAGAIN  # EAGAIN for our own timeout, as the C function does
     except socket.gaierror:
@@ -134,24 +138,55 @@ def _timeout(sock: Any, flags: int) -> float | None:
 
 
 def sendto(self: Any, data: Any, *flags_and_address: Any) -> int:
-    hub = hub_for(self)
+    hub = current_hub()
     if hub is None or not 1 <= len(flags_and_address) <= 2:
         return _Raw.sendto(self, data, *flags_and_address)
-    *flags, address = flags_and_address
-    flag = flags[0] if flags else 0
-    args = (data, flag | _socket.MSG_DONTWAIT, numeric_address(self, address))
-    return hub.io.call(self, WRITE, "sendto", args, _timeout(self, flag))  # type: ignore[no-any-return]
+    *given, address = flags_and_address
+    address = numeric_address(self, address)
+    flags = given[0] if given else 0
+    if self.gettimeout() == 0:
+        return _Raw.sendto(self, data, flags, address)
+    args = (data, flags | _socket.MSG_DONTWAIT, address)
+    sent: int = hub.io.call(self, WRITE, "sendto", args, _timeout(self, flags))
+    return _send_rest(hub, self, [data], flags, sent)
 
 
 def sendmsg(self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
-    hub = hub_for(self)
+    hub = current_hub()
     if hub is None:
         return _Raw.sendmsg(self, buffers, ancdata, flags, address)
     if address is not None:
         address = numeric_address(self, address)
-    # Iterators must survive a second try.
-    args = (list(buffers), list(ancdata), flags | _socket.MSG_DONTWAIT, address)
-    return hub.io.call(self, WRITE, "sendmsg", args, _timeout(self, flags))  # type: ignore[no-any-return]
+    if self.gettimeout() == 0:
+        return _Raw.sendmsg(self, buffers, ancdata, flags, address)
+    buffers = list(buffers)  # iterators must survive a second try
+    args = (buffers, list(ancdata), flags | _socket.MSG_DONTWAIT, address)
+    sent: int = hub.io.call(self, WRITE, "sendmsg", args, _timeout(self, flags))
+    return _send_rest(hub, self, buffers, flags, sent)
+
+
+def _send_rest(hub: Hub, sock: Any, buffers: list[Any], flags: int, sent: int) -> int:
+    """What a blocking stream socket does after it took *sent* of *buffers*: take the rest too, without ancillary data.
+
+    An error after some of it was taken is the next call's, as in the kernel.
+    """
+    if _timeout(sock, flags) is not None or sock.type != socket.SOCK_STREAM:
+        return sent
+    flags &= ~getattr(_socket, "MSG_FASTOPEN", 0)  # it is connected, or connecting, by now
+    end = 0
+    for buffer in buffers:
+        with memoryview(buffer) as view:
+            start, end = end, end + view.nbytes
+            if sent >= end:
+                continue
+            try:
+                with view.cast("B") as octets, octets[sent - start :] as rest:
+                    sent += hub.io.send(sock, rest, flags, None)
+            except OSError:
+                break
+        if sent < end:
+            break
+    return sent
 
 
 def bind(self: Any, address: Any, /) -> None:
@@ -163,7 +198,7 @@ def detach(self: Any) -> int:
     if hub is not None:
         fd = self.fileno()
         if fd >= 0:
-            hub.io.forget(fd)
+            hub.io.forget(fd, detached=self)
     return _original_detach(self)
 
 
@@ -203,6 +238,8 @@ def _sendfile_use_sendfile(self: Any, file: Any, offset: int = 0, count: int | N
             except BlockingIOError:
                 if not hub.io.wait_socket(self, WRITE, deadline):
                     raise TimeoutError("timed out") from None
+                if self.fileno() != fd:  # closed meanwhile: the number may be a stranger's
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
                 continue
             except OSError as error:
                 if total == 0:

@@ -14,6 +14,7 @@ import _ssl
 import errno
 import os
 import ssl
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -30,11 +31,15 @@ _USER_TIMEOUT = "_rimstone_user_timeout"  # in the instance's __dict__; absent w
 
 
 class _Connection:
-    """The C object of one TLS connection; waits for its socket where the C object would raise or block."""
+    """The C object of one TLS connection; waits for its socket where the C object would raise or block.
+
+    It knows its socket weakly, as the C object does: the socket owns it, and a cycle would keep the descriptor open
+    until the next garbage collection.
+    """
 
     def __init__(self, sslobj: Any, sock: Any) -> None:
         self.__dict__["_sslobj"] = sslobj
-        self.__dict__["_sock"] = sock
+        self.__dict__["_sock"] = weakref.ref(sock)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sslobj, name)
@@ -53,11 +58,15 @@ class _Connection:
 
     def shutdown(self) -> Any:
         plain = self._until_done("shutdown", self._sslobj.shutdown)
-        _give_back_timeout(self._sock)
+        sock = self._sock()
+        if sock is not None:
+            _give_back_timeout(sock)
         return plain
 
     def _until_done(self, name: str, operation: Callable[..., Any], *args: Any) -> Any:
-        sock = self._sock
+        sock = self._sock()
+        if sock is None:
+            return operation(*args)  # the C object says that its socket has gone
         timeout = sock.gettimeout()
         deadline: float | None = None
         while True:
@@ -136,8 +145,10 @@ def patch() -> None:
     original_detach = cls.detach
 
     def shutdown(self: Any, how: int) -> None:
-        original_shutdown(self, how)
-        _give_back_timeout(self)
+        try:
+            original_shutdown(self, how)
+        finally:  # it is a plain socket now, even if the peer was gone already (ENOTCONN)
+            _give_back_timeout(self)
 
     def detach(self: Any) -> int:
         _give_back_timeout(self)

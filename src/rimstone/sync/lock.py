@@ -5,7 +5,13 @@ puts a waiter in line, tries once more (the owner may have left in between), and
 and then wakes the head of the line, who tries again: a running thread may slip in before it (as with the native
 lock), which is why a lock that is passed around in a loop does not cost a switch each time.
 
-No wake is lost: a waiter that was woken but leaves without the lock (timeout, kill) wakes the next one.
+That may happen to a waiter once. Beaten, it becomes an *heir*: it gets into a line of its own, and while somebody is in
+that line `release` does not free the lock but hands it over. To be taken out of the line of heirs *is* to own the lock,
+so whoever takes one out must hold the native lock.
+
+No wake is lost: a waiter that was woken but leaves without the lock (timeout, kill) wakes the next one, and an heir
+that goes away with an exception releases what it was given. Waiters whose thread has ended, or was left behind by a
+fork, are passed over.
 
 What `threading.Condition` asks of its locks
 --------------------------------------------
@@ -13,7 +19,7 @@ What `threading.Condition` asks of its locks
 its `finally` takes the caller's lock back (`_acquire_restore`). Taking it back is shielded from kills, since the caller
 relies on holding it, whatever ended the wait. And a notify must not be lost with a task that is killed: `notify` gives
 the wake to one waiter and counts it, unless releasing that waiter's lock raises RuntimeError. So a `NotifyLock` whose
-wait is ended by an exception frees itself.
+wait is ended by an exception frees itself, and one whose waiter is gone for ever says so as well.
 """
 
 from collections import deque
@@ -24,17 +30,18 @@ from rimstone._originals import allocate_lock
 from rimstone.errors import HubError
 from rimstone.hub import Waiter, current_task, waiter
 
-__all__ = ["Lock", "NotifyLock", "acquire_shielded"]
+__all__ = ["Lock", "NotifyLock", "acquire_shielded", "check_timeout"]
 
 
 class Lock:
     """Mutual exclusion; the interface of `threading.Lock`. Waiting parks a task, or blocks a thread without a hub."""
 
-    __slots__ = ("__weakref__", "_native", "_waiters")
+    __slots__ = ("__weakref__", "_heirs", "_native", "_waiters")
 
     def __init__(self) -> None:
         self._native = allocate_lock()
         self._waiters: deque[Waiter] = deque()
+        self._heirs: deque[Waiter] = deque()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; False if it is not to be had (at once, or within *timeout* seconds).
@@ -42,11 +49,10 @@ class Lock:
         Raises:
             ValueError: a timeout together with blocking=False, or a negative one other than -1.
         """
+        if timeout != -1:
+            check_timeout(blocking, timeout)
         if self._native.acquire(False):
-            if timeout != -1:
-                _check(blocking, timeout)
             return True
-        _check(blocking, timeout)
         if not blocking:
             return False
         return self._acquire_slowly(None if timeout == -1 else clock.monotonic() + timeout)
@@ -66,7 +72,7 @@ class Lock:
                 if native.acquire(False):
                     leaving = False
                     return True
-                leaving = not woken  # somebody who did not wait was faster: get in line again
+                leaving = not woken
             finally:
                 # If `release` chose us although we go away without the lock (timeout, kill), its wake belongs to the
                 # next in line.
@@ -74,6 +80,29 @@ class Lock:
                     self._wake_next()
             if leaving:
                 return False
+            # Somebody who did not wait was faster. Once is enough.
+            taken = self._inherit(deadline)
+            if taken is not None:
+                return taken
+
+    def _inherit(self, deadline: float | None) -> bool | None:
+        """Wait until an owner hands the lock over; False if *deadline* came first, None if it was woken for nothing."""
+        heirs = self._heirs
+        waiting = waiter()
+        taken = False
+        try:
+            heirs.appendleft(waiting)
+            taken = self._native.acquire(False)
+            woken = taken or waiting.park(deadline)
+        except BaseException:
+            if not _leave(heirs, waiting) or taken:
+                Lock.release(self)
+            raise
+        if _leave(heirs, waiting):
+            return taken or (None if woken else False)
+        if taken:  # and handed over as well: somebody else has released what we had just taken
+            Lock.release(self)
+        return True
 
     def release(self) -> None:
         """Give it back; any thread or task may.
@@ -81,16 +110,41 @@ class Lock:
         Raises:
             RuntimeError: it is not held.
         """
+        if self._heirs and self._native.locked() and self._hand_over():
+            return
         self._native.release()
-        if self._waiters:
+        if self._waiters or self._heirs:
             self._wake_next()
 
-    def _wake_next(self) -> None:
-        try:
-            waiting = self._waiters.popleft()
-        except IndexError:
-            return
-        waiting.unpark()
+    def _hand_over(self) -> bool:
+        """Make the first heir the owner; False if there is none. By the owner, who is it no more if this is True."""
+        heirs = self._heirs
+        while heirs:
+            try:
+                waiting = heirs.popleft()
+            except IndexError:
+                break
+            if waiting.unpark():
+                return True
+        return False
+
+    def _wake_next(self) -> bool:
+        """Let the next in line try to take the lock; False if there was somebody, but nobody who can still run."""
+        while self._heirs:
+            if not self._native.acquire(False):
+                return True  # whoever has taken it hands it over
+            if self._hand_over():
+                return True
+            self._native.release()
+        found = True
+        while True:
+            try:
+                waiting = self._waiters.popleft()
+            except IndexError:
+                return found
+            if waiting.unpark():
+                return True
+            found = False
 
     def locked(self) -> bool:
         """True while somebody holds it."""
@@ -120,6 +174,7 @@ class Lock:
     def _at_fork_reinit(self) -> None:
         self._native = allocate_lock()
         self._waiters = deque()
+        self._heirs = deque()
 
     acquire_lock = acquire
     release_lock = release
@@ -127,13 +182,25 @@ class Lock:
 
     def __repr__(self) -> str:
         state = "locked" if self.locked() else "unlocked"
-        return f"<{state} rimstone.sync.Lock, {len(self._waiters)} waiting, at {id(self):#x}>"
+        return f"<{state} rimstone.sync.Lock, {len(self._waiters) + len(self._heirs)} waiting, at {id(self):#x}>"
 
 
 class NotifyLock(Lock):
     """The lock that `threading.Condition.wait` parks on. A wait that ends in an exception frees it."""
 
     __slots__ = ()
+
+    def release(self) -> None:
+        """Give it back, which is what a notify does.
+
+        Raises:
+            RuntimeError: it is not held; or who waited for it can never run again, and the notify belongs to another.
+        """
+        if self._heirs and self._native.locked() and self._hand_over():
+            return
+        self._native.release()
+        if (self._waiters or self._heirs) and not self._wake_next():
+            raise RuntimeError("release lock of a waiter whose thread has ended")
 
     def _acquire_slowly(self, deadline: float | None) -> bool:
         try:
@@ -164,12 +231,12 @@ def acquire_shielded(lock: Lock) -> None:
         task.pending = thrown
 
 
-def _check(blocking: bool, timeout: float) -> None:
-    if timeout != -1:
-        if not blocking:
-            raise ValueError("can't specify a timeout for a non-blocking call")
-        if not timeout >= 0:
-            raise ValueError("timeout value must be a non-negative number")
+def check_timeout(blocking: bool, timeout: float) -> None:
+    """Refuse a *timeout* (other than -1, which is none) as the standard library does."""
+    if not blocking:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    if not timeout >= 0:
+        raise ValueError("timeout value must be a non-negative number")
 
 
 def _leave(waiters: "deque[Waiter]", waiting: Waiter) -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 
 from rimstone._originals import get_ident
 from rimstone.hub import current_task
-from rimstone.sync.lock import Lock, acquire_shielded
+from rimstone.hub.scheduler import forking_task
+from rimstone.sync.lock import Lock, acquire_shielded, check_timeout
 
 __all__ = ["RLock"]
 
@@ -13,11 +14,12 @@ __all__ = ["RLock"]
 def _me() -> Any:
     """Who asks: the task, or the thread's number.
 
-    The root task is its thread, so that a lock taken before the first `spawn` can be released after it.
+    The root task is its thread, so that a lock taken before the first `spawn` can be released after it. And in a forked
+    child the task that forked is its thread, so that `with lock: os.fork()` works in the child as well.
     """
     task = current_task()
     if task is None or task is task.hub.root:
-        return get_ident()
+        return forking_task() or get_ident()
     return task
 
 
@@ -32,7 +34,13 @@ class RLock:
         self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock, or take it once more; False if it is not to be had in time."""
+        """Take the lock, or take it once more; False if it is not to be had in time.
+
+        Raises:
+            ValueError: a timeout together with blocking=False, or a negative one other than -1.
+        """
+        if timeout != -1:
+            check_timeout(blocking, timeout)
         me = _me()
         if self._owner == me:
             self._count += 1

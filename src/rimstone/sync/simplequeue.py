@@ -64,11 +64,13 @@ class SimpleQueue:
         return self.get(block=False)
 
     def _wake_next(self) -> None:
-        try:
-            waiting = self._waiters.popleft()
-        except IndexError:
-            return
-        waiting.unpark()
+        while True:
+            try:
+                waiting = self._waiters.popleft()
+            except IndexError:
+                return
+            if waiting.unpark():
+                return
 
     def _leave(self, waiting: Waiter) -> bool:
         try:

@@ -200,6 +200,28 @@ class IOModelContract:
         assert task.get() == 3
         assert buffer == b"abc\0\0\0"
 
+    def test_waitall_gathers_nothing_with_a_timeout_in_a_peek_or_of_datagrams(
+        self, hub: Hub, pair: Pair, udp: Pair
+    ) -> None:
+        pair[1].send(b"abc")
+        assert hub.io.recv(pair[0], 6, socket.MSG_WAITALL | socket.MSG_PEEK, None) == b"abc"
+        assert hub.io.recv(pair[0], 6, socket.MSG_WAITALL, PATIENCE_SECONDS) == b"abc"
+        with pytest.raises(BlockingIOError):
+            hub.io.recv(pair[0], 6, socket.MSG_WAITALL | socket.MSG_DONTWAIT, None)
+        udp[1].send(b"abc")
+        buffer = bytearray(6)
+        assert hub.io.recv_into(udp[0], buffer, 0, socket.MSG_WAITALL, None) == 3
+
+    def test_waitall_returns_what_came_before_an_error(self, hub: Hub, tcp: Pair) -> None:
+        task = spawn(hub.io.recv, tcp[0], 6, socket.MSG_WAITALL, None)
+        until_parked(task)
+        tcp[1].send(b"abc")
+        turns()
+        assert not task.ready()
+        tcp[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        tcp[1].close()  # sends a reset
+        assert task.get() == b"abc"
+
     def test_recv_into(self, hub: Hub, pair: Pair) -> None:
         buffer = bytearray(5)
         task = spawn(hub.io.recv_into, pair[0], buffer, 0, 0, None)
@@ -707,6 +729,86 @@ class IOModelContract:
                 assert not task.ready()
                 again.sendto(b"x", again.getsockname())
                 assert task.get() == b"x"
+
+    def test_waiter_does_not_read_what_came_for_the_next_owner_of_its_number(self, hub: Hub) -> None:
+        one, other = socket.socketpair()
+        with other, closing(one.dup()):
+            task = spawn(hub.io.recv, one, 10, 0, None)
+            until_parked(task)
+            fd = one.fileno()
+            one.close()  # as a plain thread does: the model is not told
+            fresh, peer = socket.socketpair()
+            with fresh, peer:
+                assert fd in (fresh.fileno(), peer.fileno()), "the number was not handed out again"
+                mine, its = (fresh, peer) if fresh.fileno() == fd else (peer, fresh)
+                its.send(b"not for the old one")
+                other.send(b"an edge on the copy")
+                with pytest.raises(OSError) as caught:
+                    task.get()
+                assert caught.value.errno == errno.EBADF
+                assert mine.recv(99) == b"not for the old one"
+
+    @pytest.mark.parametrize("used", [False, True])
+    def test_detaching_a_second_object_on_the_number_leaves_the_owner_waiting(
+        self, hub: Hub, pair: Pair, used: bool
+    ) -> None:
+        task = spawn(hub.io.recv, pair[0], 10, 0, None)
+        until_parked(task)
+        second = socket.socket(fileno=pair[0].fileno())
+        if used:
+            with pytest.raises(TimeoutError):
+                hub.io.recv(second, 10, 0, SOON_SECONDS)
+        hub.io.forget(second.fileno(), detached=second)
+        second.detach()
+        turns()
+        assert not task.ready()
+        pair[1].send(b"abc")
+        assert task.get() == b"abc"
+        task = spawn(hub.io.recv, pair[0], 10, 0, None)
+        until_parked(task)
+        pair[1].send(b"d")
+        assert task.get() == b"d"
+
+    def test_two_objects_on_one_number_take_turns(self, hub: Hub, pair: Pair) -> None:
+        second = socket.socket(fileno=pair[0].fileno())
+        try:
+            for text in (b"a", b"b", b"c"):
+                for sock in (pair[0], second):
+                    task = spawn(hub.io.recv, sock, 10, 0, None)
+                    until_parked(task)
+                    pair[1].send(text)
+                    assert task.get() == text
+        finally:
+            second.detach()
+
+    def test_raw_descriptor_closed_while_a_copy_lives_does_not_spin(self, hub: Hub) -> None:
+        reading, writing = os.pipe()
+        copy = os.dup(reading)
+        try:
+            task = spawn(hub.io.wait, reading, READ, clock.monotonic() + 5 * SOON_SECONDS)
+            until_parked(task)
+            os.close(reading)
+            os.write(writing, b"x")
+            task.join()
+            polls = hub.polls
+            sleep(5 * SOON_SECONDS)
+            assert hub.polls - polls < 10
+        finally:
+            os.close(copy)
+            os.close(writing)
+
+    def test_wait_for_two_directions_by_two_tasks(self, hub: Hub, pair: Pair) -> None:
+        fill(pair[0])
+        reader = spawn(hub.io.wait, pair[0].fileno(), READ)
+        writer = spawn(hub.io.wait, pair[0].fileno(), WRITE)
+        until_parked(reader, writer)
+        pair[1].send(b"x")
+        assert reader.get()
+        assert not writer.ready()
+        with pytest.raises(BlockingIOError):
+            while True:
+                pair[1].recv(1 << 20, socket.MSG_DONTWAIT)
+        assert writer.get()
 
     def test_closing_the_hub_leaves_users_descriptors_alone(self, hub: Hub, pair: Pair) -> None:
         task = spawn(hub.io.recv, pair[0], 1, 0, None)
