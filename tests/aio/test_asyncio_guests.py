@@ -1,5 +1,7 @@
 """asyncio.run inside tasks: several loops on one thread, none of which its siblings see."""
 
+# ruff: noqa: ASYNC110, ASYNC251 - loops that block or poll are what is tested
+
 from rimstone.testing.patched import in_patched_process
 
 

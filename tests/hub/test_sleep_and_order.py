@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from rimstone.errors import TaskExit
 from rimstone.hub import close_hub, current_hub, joinall, sleep, spawn
 from rimstone.hub.scheduler import _LONGEST_POLL_SECONDS
 from rimstone.iomodel.base import READ
@@ -93,12 +94,19 @@ def test_sleep_of_less_than_nothing(seconds):
 
 
 @pytest.mark.parametrize("seconds", [10**7, 10**12, float("inf")])
-def test_sleep_longer_than_any_poll(seconds):
+def test_sleep_longer_than_any_poll(hub, seconds):
     assert seconds > _LONGEST_POLL_SECONDS
     sleeper = spawn(sleep, seconds)
-    sleep(0.01)
-    assert sleeper.state == "parked"
-    sleeper.kill()
+    thread = threading.Thread(target=sleeper.kill)
+
+    def on_idle():  # the hub is about to wait for that long
+        hub.on_idle = None
+        thread.start()
+        return False
+
+    hub.on_idle = on_idle
+    assert isinstance(sleeper.get(), TaskExit)
+    thread.join()
 
 
 def test_sleep_without_a_hub_is_the_threads_own():

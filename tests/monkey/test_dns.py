@@ -19,7 +19,11 @@ def fake_getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 real = dict(dns._native)
-dns._native["getaddrinfo"] = lambda host, *rest: (real["getaddrinfo"] if dns.is_numeric(host) else fake_getaddrinfo)(host, *rest)
+
+def getaddrinfo(host, *rest):
+    return (real["getaddrinfo"] if dns.is_numeric(host) else fake_getaddrinfo)(host, *rest)
+
+dns._native["getaddrinfo"] = getaddrinfo
 for name in ("gethostbyname", "gethostbyaddr", "getnameinfo", "gethostbyname_ex"):
     def fake(*args, name=name):
         asked.append((name, threading.get_ident()))

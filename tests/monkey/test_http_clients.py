@@ -1,5 +1,7 @@
 """urllib, http.client and requests over HTTP and HTTPS, in tasks beside their server, while a sibling keeps ticking."""
 
+# ruff: noqa: PT017 - the bodies are programs of their own, run without pytest
+
 import pytest
 
 from rimstone.testing.patched import in_patched_process
@@ -49,9 +51,6 @@ def serving(certificate=None):
                     self.shutdown_request(request_)
 
             spawn(handle)
-
-        def handle_error(self, request, client_address):
-            raise
 
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

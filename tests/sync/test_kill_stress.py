@@ -88,7 +88,7 @@ def test_lock_with_threads(seed):
 
 @seeds
 def test_queue(seed):
-    """What a killed getter had in its hands is lost with it; what nobody took is there, and no getter sleeps over it."""
+    """Every item is taken by one getter, or is still there; and no getter sleeps over one."""
     chance = random.Random(seed)
     things, taken = SimpleQueue(), []
 

@@ -231,7 +231,9 @@ def test_every_call_ends_once_while_workers_are_killed_at_random(
                 for pid in victims:
                     kill(pid)
                     kills += 1
-                wait_until(lambda gone=victims: len(set(pool.statistics().pids) - set(gone)) == 2 or pool._dispatcher.broken)
+                wait_until(
+                    lambda gone=victims: len(set(pool.statistics().pids) - set(gone)) == 2 or pool._dispatcher.broken
+                )
         concurrent.futures.wait(futures, PATIENCE)
     assert kills >= 2
     ran = Counter(map(int, path.read_text().split()))

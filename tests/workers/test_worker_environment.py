@@ -82,7 +82,17 @@ def test_path_directory_environment_and_options_are_those_of_the_parent(
 
 @BOTH
 def test_files_named_like_standard_modules_do_no_harm_unless_sys_path_says_so(pool: str, tmp_path: Path) -> None:
-    for name in ("select", "socket", "random", "signal", "types", "greenlet", "rimstone", "cloudpickle", "sitecustomize"):
+    for name in (
+        "select",
+        "socket",
+        "random",
+        "signal",
+        "types",
+        "greenlet",
+        "rimstone",
+        "cloudpickle",
+        "sitecustomize",
+    ):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('the wrong {name}')")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -103,9 +113,7 @@ def test_files_named_like_standard_modules_do_no_harm_unless_sys_path_says_so(po
 
 def test_a_module_of_the_working_directory_is_found_when_sys_path_says_so(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def double(x):\n    return 2 * x\n")
-    done = run(
-        "import mine\nwith Pool(processes=1) as pool: print(pool.submit(mine.double, 4).result())", cwd=tmp_path
-    )
+    done = run("import mine\nwith Pool(processes=1) as pool: print(pool.submit(mine.double, 4).result())", cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("8\n", "")
 
 

@@ -167,16 +167,22 @@ def test_the_interactive_interpreter_reading_a_pipe() -> None:
     assert done.stdout.endswith("the session is through\n")
 
 
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that ^C typed there sends SIGINT
+os.execv(sys.executable, [sys.executable, "-q"])
+"""
+
+
 def test_the_interactive_interpreter_at_a_terminal() -> None:
     """Ctrl-C included: it interrupts the call that is waited for, and the same pool goes on."""
     ours, theirs = pty.openpty()
     program = subprocess.Popen(
-        [sys.executable, "-q"],
+        [sys.executable, "-c", TAKE_TERMINAL],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
         env={**os.environ, "TERM": "dumb", "PYTHON_BASIC_REPL": "1"},
     )
     os.close(theirs)

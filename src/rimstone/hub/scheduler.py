@@ -22,8 +22,8 @@ Signal handlers
 ---------------
 One may strike between any two calls made here, on some task's stack. What it raises while the scheduler works is not
 that task's affair: it is handed to `root` (KeyboardInterrupt included), and nothing is lost: a task is taken from the
-queue by `del ready[0]`, not by a call. A handler may unpark, set events, put into queues; it may not wait: `park`
-raises HubError there.
+queue by `del ready[0]`, not by a call. A handler may unpark, set events, put into queues, spawn, and kill with
+`block=False`; it may not wait: `park` raises HubError there.
 """
 
 import os
@@ -507,7 +507,7 @@ def _after_fork_in_child() -> None:
     hub = _state.hub
     for other in tuple(_hubs):
         if other is not hub:
-            other.closed = True  # its thread is not here: wakes must go to others, and its descriptors are the parent's
+            other.release()  # its thread is not here: wakes must go to others
     if hub is not None:
         hub.forked = True
         hub.release()

@@ -17,7 +17,7 @@ _done: list[str] = []  # what has been patched, in order; patching is for the wh
 
 
 def patch_all() -> None:
-    """Patch sleep, sockets, DNS, TLS, selectors, locks and thread-local storage of this process. Again does nothing.
+    """Patch sleep, sockets, DNS, TLS, selectors, locks, joins and thread-local storage of this process, once.
 
     Call it first thing in a program. rimstone's own pools do it in their worker processes, never in yours.
     """

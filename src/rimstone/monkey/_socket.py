@@ -2,6 +2,7 @@
 
 Each method asks three questions: does this thread run tasks (else the original), is the user's socket non-blocking
 (else `BlockingIOError` as ever), and then hands the operation to the hub's IO model, with the user's own timeout.
+Host names in addresses are resolved before the second question: C would look them up natively, non-blocking or not.
 """
 
 import _socket

@@ -252,9 +252,10 @@ class Dispatcher:
                 self.join()
                 self._callbacks.close()
                 self._callbacks.wait()
-                return
             except KeyboardInterrupt:
                 abandon = True
+            else:
+                return
 
     # -- the thread --------------------------------------------------------------------------------------------
 

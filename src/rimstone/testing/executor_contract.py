@@ -182,7 +182,7 @@ class ExecutorContract:
         items = CountedInput()
         with self.make_pool() as pool:
             results = pool.map(double, items)
-            assert pool._capacity() <= items.read <= 2 * pool._capacity()
+            assert pool._capacity() <= items.read <= pool._lookahead()
             results.close()
 
     def test_the_first_failed_call_ends_map_in_its_place(self) -> None:

@@ -124,9 +124,11 @@ class Admission:
                 seat.last = None
                 if not last.parked:
                     self._note_parked(last)
-            call = self._choose(seat)
+            # More may lie here than can be held; beyond `most_calls` a call might find no descriptor.
+            is_full = sum(each.held for each in self.seats) >= self.most_calls
+            call = None if is_full else self._choose(seat)
             if call is None:
-                wake = self._seat_for_waiting(seat)
+                wake = None if is_full else self._seat_for_waiting(seat)
             else:
                 call.usage = Usage()
                 seat.held += 1

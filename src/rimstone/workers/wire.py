@@ -118,6 +118,10 @@ class Channel:
                 data = self._sock.recv(INLINE_BYTES + 2, flags) if first == _HERE else b""
             except BlockingIOError:
                 return None
+            except ConnectionResetError:
+                # It was closed before it had read all that we sent. The kernel says so once, and first; what the other
+                # side had sent is still there.
+                continue
             except ConnectionError as error:
                 raise ChannelClosed(error.errno, "the other side of the wire is closed") from error
             if not first:
