@@ -70,9 +70,7 @@ class WorkerDied(RimstoneError, BrokenExecutor):
         function: Qualified name of the function the call was running.
     """
 
-    def __init__(
-        self, pid: int, signal: int | None = None, exit_code: int | None = None, function: str = "?"
-    ) -> None:
+    def __init__(self, pid: int, signal: int | None = None, exit_code: int | None = None, function: str = "?") -> None:
         super().__init__(pid, signal, exit_code, function)
         self.pid = pid
         self.signal = signal
