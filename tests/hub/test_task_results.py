@@ -274,6 +274,7 @@ def test_closing_kills_every_task():
     close_hub()
 
 
+@pytest.mark.slow
 def test_closing_leaves_behind_who_will_not_die():
     def stubborn():
         while True:

@@ -18,7 +18,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(steps)
 def test_only_present_parks_are_due_in_the_order_of_their_deadlines(steps):
     module_limit, module._COMPACT_ABOVE = module._COMPACT_ABOVE, 4

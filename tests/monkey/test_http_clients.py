@@ -6,6 +6,8 @@ import pytest
 
 from rimstone.testing.patched import in_patched_process
 
+pytestmark = pytest.mark.slow
+
 
 def serving(certificate=None):
     """An http.server whose every connection is a task of this thread; answers after a nap. Returns its address."""
