@@ -202,13 +202,11 @@ def test_results_that_do_not_unpickle_here(pool: ProcessBackedExecutor, function
     assert "OSError: made in" in str(error)
 
 
-def test_arguments_that_do_not_pickle_are_refused_where_they_are_given(
-    pool: ProcessBackedExecutor, functions: Any
-) -> None:
+def test_arguments_that_do_not_pickle_fail_their_call(pool: ProcessBackedExecutor, functions: Any) -> None:
     with pytest.raises(CannotTravel, match=r"argument 1 of takes\(\).*lock"):
-        pool.submit(functions.takes, threading.Lock())
+        pool.submit(functions.takes, threading.Lock()).result()
     with pytest.raises(CannotTravel, match=r"keyword argument 'value' of takes\(\)"):
-        pool.submit(functions.takes, value=[threading.Lock()])
+        pool.submit(functions.takes, value=[threading.Lock()]).result()
     outcomes = {outcome.input if isinstance(outcome.input, int) else "bad": outcome
                 for outcome in pool.outcomes(functions.takes, [1, threading.Lock(), 2])}  # fmt: skip
     assert outcomes[1].value == outcomes[2].value == "arrived"

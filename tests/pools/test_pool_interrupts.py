@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +99,48 @@ def test_one_interrupt_ends_a_program_and_its_workers(shape: str, to_group: bool
         assert not any(map(is_running, pids))
 
 
+@pytest.mark.parametrize("name", ["Pool", "ProcessPoolExecutor"])
+def test_an_interrupt_that_the_program_survives_touches_neither_workers_nor_calls(name: str, tmp_path: Path) -> None:
+    """As in a notebook, or a REPL at a terminal, which sends Ctrl-C to the workers as well."""
+    source = f"""
+        import os, sys
+        from rimstone import {name}
+        from rimstone.testing.calls import hold
+        pool = {name}(1)
+        pid = pool.submit(os.getpid).result()
+        future = pool.submit(hold, sys.argv[1], "held")
+        try:
+            print("waiting", flush=True)
+            future.result()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        assert future.result() == "held"
+        assert pool.submit(os.getpid).result() == pid
+        pool.shutdown()
+        print("well")
+    """
+    with Gate(tmp_path / "gate") as gate:
+        program = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(source).replace("Pool(1)", "Pool(processes=1)"), gate.path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            gate.wait_for(1)
+            assert program.stdout is not None
+            assert program.stdout.readline() == "waiting\n"
+            os.killpg(program.pid, signal.SIGINT)
+            assert program.stdout.readline() == "interrupted\n"
+            gate.open()
+            out, errors = program.communicate(timeout=PATIENCE)
+        finally:
+            program.kill()
+            program.communicate()
+        assert (program.returncode, out, errors) == (0, "well\n", "")
+
+
 STORM = """
     import os, signal, subprocess, sys
     from rimstone import Pool, ProcessPoolExecutor
@@ -180,19 +221,19 @@ def test_a_pool_survives_a_storm_of_interrupts(name: str) -> None:
 
 
 def test_a_second_interrupt_while_workers_end_does_no_harm(tmp_path: Path) -> None:
-    """The workers are deaf to SIGTERM here, so that ending them takes a moment."""
+    """The worker is slow to follow SIGTERM here, so that ending it takes a moment."""
     source = """
         import signal, sys, time
-        from rimstone import Pool
+        from rimstone import ProcessPoolExecutor
         from rimstone.testing.calls import hold
 
-        def deaf(path):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        def slow_to_end(path):
+            signal.signal(signal.SIGTERM, lambda *_: hold(path))
             hold(path)
             time.sleep(60)
 
-        with Pool(processes=1) as pool:
-            pool.submit(deaf, sys.argv[1]).result()
+        with ProcessPoolExecutor(1) as pool:
+            pool.submit(slow_to_end, sys.argv[1]).result()
     """
     with Gate(tmp_path / "gate") as gate:
         program = subprocess.Popen(
@@ -202,13 +243,11 @@ def test_a_second_interrupt_while_workers_end_does_no_harm(tmp_path: Path) -> No
             [pid] = gate.wait_for(1)
             gate.open()
             program.send_signal(signal.SIGINT)
-            time.sleep(0.2)
+            assert gate.wait_for(1) == [pid]
             program.send_signal(signal.SIGINT)
             program.communicate(timeout=15)
         finally:
             program.kill()
             program.communicate()
         assert program.returncode == -signal.SIGINT
-        fd = os.open("/", os.O_RDONLY)
-        os.close(fd)
         assert not is_running(pid)

@@ -221,8 +221,10 @@ def test_every_call_ends_once_while_workers_are_killed_at_random(
     path = tmp_path / "ran"
     path.touch()
     kills = 0
-    with pool_of(cls, 2) as pool:
-        futures = [pool.submit(record, str(path), number) for number in range(calls)]
+    # Long enough to be killed several times.
+    options, seconds = ({"threads": 1, "coroutines": 10}, 0.01) if cls is Pool else ({}, 0.001)
+    with pool_of(cls, 2, **options) as pool:
+        futures = [pool.submit(record, str(path), number, seconds) for number in range(calls)]
         while kills < 10 and not all(future.done() for future in futures):
             time.sleep(rng.random() * 0.06)
             # Three failed starts in a row would rightly end the pool, so not every start may be spoilt.

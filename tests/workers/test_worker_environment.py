@@ -182,7 +182,7 @@ def test_a_daemon_that_has_closed_its_standard_streams(closed: str, tmp_path: Pa
             os.write(1, b"nor this")
             os.system("echo nor that")
             return os.fstat(0).st_rdev == os.stat("/dev/null").st_rdev
-        with Pool(processes=2) as pool:
+        with Pool(processes=1) as pool:
             values = list(pool.map(lambda _: use(), range(10)))
             big = pool.submit(len, b"x" * 300000).result()
         with open(sys.argv[1], "w") as file:

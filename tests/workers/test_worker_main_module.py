@@ -298,7 +298,7 @@ def test_a_global_that_cannot_travel_is_named_and_initializer_recommended() -> N
                     return 1
             with Pool(processes=1) as pool:
                 try:
-                    pool.submit(use)
+                    pool.submit(use).result()
                 except CannotTravel as error:
                     print(error)
                 assert pool.submit(abs, -1).result() == 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from rimstone import machine
+from rimstone.errors import CannotTravel
 from rimstone.pools.dispatcher import Dispatcher, PoolCall, close_when_collected
 from rimstone.pools.executor import CallOptions, Executor, Statistics, checked_count
 from rimstone.pools.future import Future
@@ -89,10 +90,16 @@ class ProcessBackedExecutor(Executor):
     def _submit(
         self, options: CallOptions, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[T]:
-        function = self._code.encode(fn)
-        hint = kind_of_level(options.level) if options.level is not None else self._forced_kind
         future: Future[T] = Future(self._callbacks, self._dispatcher.on_cancel)
-        self._dispatcher.submit(PoolCall(future, function, dump_arguments(function.name, args, kwargs), hint))
+        try:
+            function = self._code.encode(fn)
+            arguments = dump_arguments(function.name, args, kwargs)
+        except CannotTravel as error:
+            # As in concurrent.futures: one bad argument must not end the loop that submits the others.
+            future.set_exception(error)
+            return future
+        hint = kind_of_level(options.level) if options.level is not None else self._forced_kind
+        self._dispatcher.submit(PoolCall(future, function, arguments, hint))
         return future
 
     def _capacity(self) -> int:

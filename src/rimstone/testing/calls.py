@@ -81,9 +81,9 @@ def fork_and_return(path: str, value: int) -> int:
     return value
 
 
-def record(path: str, number: int) -> int:
-    """Append *number* to a file, with one write, which is atomic; return it."""
-    time.sleep(0.001)
+def record(path: str, number: int, seconds: float = 0.001) -> int:
+    """Take some time, append *number* to a file, with one write, which is atomic, and return it."""
+    time.sleep(seconds)
     file = os.open(path, os.O_WRONLY | os.O_APPEND)
     os.write(file, b"%d\n" % number)
     os.close(file)
