@@ -5,11 +5,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from rimstone.testing.calls import Gate, is_running
+from rimstone import Pool
+from rimstone.errors import WorkerDied
+from rimstone.testing.calls import Gate, hold, is_running
 
 pytestmark = pytest.mark.slow
 
@@ -251,3 +255,26 @@ def test_a_second_interrupt_while_workers_end_does_no_harm(tmp_path: Path) -> No
             program.communicate()
         assert program.returncode == -signal.SIGINT
         assert not is_running(pid)
+
+
+def test_the_pool_is_told_to_end_just_before_it_falls_asleep(tmp_path: Path) -> None:
+    """Between the pool thread's last look at what it is asked and its wait for events."""
+    pool = Pool(processes=1)
+    dispatcher = pool._dispatcher
+    with Gate(tmp_path / "gate") as gate:
+        future = pool.submit(hold, gate.path)
+        gate.wait_for(1)
+        while not dispatcher._functions:  # no report of the worker is to wake the thread later
+            time.sleep(0.005)
+        dispatch, told = dispatcher._dispatch, threading.Event()
+
+        def dispatch_and_be_told() -> None:
+            dispatch()
+            if not told.is_set():
+                told.set()
+                dispatcher.close(cancel=True, abandon=True)
+
+        dispatcher._dispatch = dispatch_and_be_told  # type: ignore[method-assign]
+        dispatcher._wake()
+        assert isinstance(future.exception(PATIENCE), WorkerDied)
+    pool.shutdown()

@@ -130,6 +130,8 @@ class Dispatcher:
         take_forgotten: Callable[[], list[int]],
         callbacks: CallbackThread,
     ) -> None:
+        if not hasattr(select, "epoll"):
+            raise WorkerStartFailed("worker processes need Linux (epoll); here use a ThreadPoolExecutor")
         self.size = size
         self.broken: RimstoneError | None = None
         self.accepted = 0  # statistics
