@@ -229,11 +229,6 @@ class Dispatcher:
         """The process ids of the workers there are now."""
         return [link.worker.pid for link in tuple(self._links.values())]
 
-    @property
-    def ended(self) -> bool:
-        """True when every call has ended and every worker is gone."""
-        return self._ended
-
     def _wake(self) -> None:
         self._news = True  # in this order: `_wait` goes the other way round
         if self._sleeping:

@@ -208,7 +208,7 @@ class Admission:
         oldest_allowed = clock.monotonic() - BUSY_SECONDS
         given: list[WorkerCall] = []
         with self._lock:
-            stuck = all(seat.busy or seat.held >= self.coroutines for seat in self.seats) and not self._can_start()
+            stuck = self._all_stuck() and not self._can_start()
             if stuck and self._waiting and self._waiting[0].arrived < oldest_allowed:
                 given.extend(self._waiting)
                 self._waiting.clear()
@@ -320,6 +320,10 @@ class Admission:
             and all(other.held > 0 for other in self.seats)
         )
 
+    def _all_stuck(self) -> bool:
+        """True when no thread is going to take a waiting call soon: each is busy or full."""
+        return all(seat.busy or seat.held >= self.coroutines for seat in self.seats)
+
     def _can_start(self) -> bool:
         return len(self.seats) < self.threads
 
@@ -342,7 +346,7 @@ class Admission:
             hub = self._seat_for_waiting()
             if hub is not None:
                 wake.append(hub)
-            elif all(seat.busy or seat.held >= self.coroutines for seat in self.seats) and self._can_start():
+            elif self._all_stuck() and self._can_start():
                 start.append(self._new_seat())
         startable = sum(1 for _ in self._startable())
         if startable:
@@ -388,7 +392,7 @@ class Admission:
     def _limit(self) -> int:
         queued = len(self._waiting) + len(self._alone)
         wanted = 0
-        if self._can_start() or any(not seat.busy and seat.held < self.coroutines for seat in self.seats):
+        if self._can_start() or not self._all_stuck():
             wanted += 1
         if self._can_start() or any(not seat.busy for seat in self.seats):
             wanted += self._prefetch

@@ -5,9 +5,7 @@ two thirds of the time. Linux also keeps how long a thread stood in the run queu
 which it did not block.
 """
 
-import os
 import resource
-import threading
 import time
 from collections.abc import Callable
 
@@ -20,22 +18,10 @@ _STARVED_SHARE = 0.1
 
 
 def runnable_clock() -> Callable[[], float]:
-    """A function that tells, on any thread, for how many seconds the calling thread has run or waited for a CPU.
+    """A function that tells, on any thread, for how many seconds the calling thread has run.
 
-    Source: proc(5), /proc/pid/schedstat. Where there is none: CPU time only.
+    Not from /proc: reading a file gives up the interpreter lock several times, with admission's lock held.
     """
-    path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
-    if os.access(path, os.R_OK):
-
-        def runnable() -> float:
-            try:
-                with open(path, "rb") as file:
-                    on_cpu, in_queue, _ = file.read().split()
-            except OSError:
-                return 0.0
-            return (int(on_cpu) + int(in_queue)) * 1e-9
-
-        return runnable
     if not hasattr(time, "pthread_getcpuclockid"):
         return time.process_time  # macOS: an upper bound, so that a doubtful call counts as computing
     clock_id = time.pthread_getcpuclockid(get_ident())
