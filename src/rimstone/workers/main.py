@@ -242,6 +242,8 @@ class WorkerMain:
         needs_tick = self._admission.needs_tick()
         if self._news:  # came after the last look
             self._wire_sleeps = False
+            if needs_tick:  # news may never end, and stuck threads must be seen all the same
+                self._admission.tick()
             return
         events = poller.poll(BUSY_SECONDS if needs_tick else None)
         self._wire_sleeps = False
