@@ -37,7 +37,7 @@ class Worker:
 
     def start(self, seat):
         seat.hub = FakeHub()
-        seat.runnable_clock = lambda: 0.0
+        seat.cpu_clock = lambda: 0.0
         self.started.append(seat)
 
     def _report(self):
@@ -167,8 +167,8 @@ def test_one_computing_call_at_a_time(worker):
 def test_a_call_found_to_compute_counts_as_the_one(worker):
     (unknown,) = worker.offer(1)
     assert worker.take(0) is unknown
-    runnable = itertools.count()
-    worker.seat(0).runnable_clock = lambda: next(runnable)
+    used = itertools.count()
+    worker.seat(0).cpu_clock = lambda: next(used)
     worker.become_busy()
     assert worker.admission.learned() == [(1, FunctionKind.COMPUTING, pytest.approx(2 * BUSY_SECONDS))]
     worker.offer(1)

@@ -69,13 +69,13 @@ class Seat:
 
     index: int
     hub: Hub | None = None
-    runnable_clock: Callable[[], float] = time.thread_time
+    cpu_clock: Callable[[], float] = time.thread_time
     held: int = 0
     last: WorkerCall | None = None
     busy: bool = False
     beats: int = -1
     beats_since: float = 0.0
-    runnable_then: float = 0.0
+    cpu_then: float = 0.0
 
     @property
     def polling(self) -> bool:
@@ -374,14 +374,14 @@ class Admission:
             seat.busy = False
             seat.beats = hub.beats
             seat.beats_since = now
-            seat.runnable_then = seat.runnable_clock()
+            seat.cpu_then = seat.cpu_clock()
         elif now - seat.beats_since >= BUSY_SECONDS:
             seat.busy = True
             call = seat.last
             if call is not None and not call.parked:
                 stuck = now - seat.beats_since
-                runnable = seat.runnable_clock() - seat.runnable_then
-                self._record(call).held_thread(stuck, computing=runnable >= COMPUTING_SHARE * stuck)
+                used = seat.cpu_clock() - seat.cpu_then
+                self._record(call).held_thread(stuck, computing=used >= COMPUTING_SHARE * stuck)
                 if self._kind(call) is FunctionKind.COMPUTING and not call.exclusive:
                     call.exclusive = True
                     self._computing += 1

@@ -34,7 +34,7 @@ from rimstone.workers.namespace import FunctionTable, install_main
 from rimstone.workers.pickling import dump_error, dump_result, load_arguments
 from rimstone.workers.placement import BUSY_SECONDS, FunctionKind
 from rimstone.workers.setup import Mark, Setup, StartedSlots
-from rimstone.workers.threadclock import runnable_clock
+from rimstone.workers.threadclock import thread_cpu_clock
 from rimstone.workers.wire import Channel, ChannelClosed, Kind
 
 __all__ = ["main"]
@@ -169,7 +169,7 @@ class WorkerMain:
     def _occupy(self, seat: Seat) -> None:
         """Make the calling thread run the calls of *seat* from now on, whenever it is idle."""
         hub = get_hub()
-        seat.runnable_clock = runnable_clock()
+        seat.cpu_clock = thread_cpu_clock()
 
         def on_idle() -> bool:
             call = self._admission.take(seat)

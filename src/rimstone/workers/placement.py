@@ -15,7 +15,7 @@ __all__ = ["BUSY_SECONDS", "COMPUTING_SHARE", "QUEUED_SECONDS", "FunctionKind", 
 BUSY_SECONDS = 0.020
 # Work that may lie in a worker beyond what it can start at once (DESIGN, decision 8).
 QUEUED_SECONDS = 0.002
-# Share of the time that a thread must run, or want to, to count as computing. Well below 1, because a computing call
+# Share of the time that a thread must use the CPU to count as computing. Well below 1, because a computing call
 # shares the interpreter lock with the hubs of the other threads.
 COMPUTING_SHARE = 0.4
 

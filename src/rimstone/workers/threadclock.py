@@ -1,8 +1,8 @@
-"""Tells computing from blocking: how long a thread has run, or wanted to.
+"""Tells computing from blocking: how much CPU time a thread has used.
 
-The CPU clock alone misjudges a busy machine: a thread that computes but gets a third of a CPU looks as if it blocked
-two thirds of the time. Linux also keeps how long a thread stood in the run queue; the two together are the time in
-which it did not block.
+While a call runs, its thread's CPU clock is read from outside (`thread_cpu_clock`). That clock misjudges a busy
+machine: a thread that computes but gets a third of a CPU looks as if it blocked two thirds of the time. So the verdict
+at the end of a call (`Usage`) also asks how the thread left the CPU: pushed off it, or by itself.
 """
 
 import resource
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from rimstone._originals import get_ident
 from rimstone.workers.placement import COMPUTING_SHARE
 
-__all__ = ["Usage", "runnable_clock"]
+__all__ = ["Usage", "thread_cpu_clock"]
 
 _STARVED_SHARE = 0.1
 
 
-def runnable_clock() -> Callable[[], float]:
-    """A function that tells, on any thread, for how many seconds the calling thread has run.
+def thread_cpu_clock() -> Callable[[], float]:
+    """A function that tells, on any thread, how many seconds of CPU time the calling thread has used.
 
-    Not from /proc: reading a file gives up the interpreter lock several times, with admission's lock held.
+    Called with admission's lock held, so it must not give up the interpreter lock.
     """
     if not hasattr(time, "pthread_getcpuclockid"):
         return time.process_time  # macOS: an upper bound, so that a doubtful call counts as computing
