@@ -22,6 +22,7 @@ __all__ = ["Counts", "InputFailed", "map_lines"]
 
 # How long finished lines may take to reach a reader that does not read, after Ctrl-C.
 _LAST_WORDS_SECONDS = 1.0
+_SIGNAL_CHECK_SECONDS = 1.0
 
 
 class InputFailed(Exception):
@@ -154,7 +155,11 @@ class _Pipeline:
             return self._events.get_nowait()
         except queue.Empty:
             self._output.flush()  # nothing more is ready: what is finished goes out before we wait
-            return self._events.get()
+        while True:
+            try:
+                return self._events.get(timeout=_SIGNAL_CHECK_SECONDS)
+            except queue.Empty:
+                pass  # a Ctrl-C that came just before the wait began does not end it, but is heard here
 
     def _submit(self, line: Line) -> None:
         argument: Any = line.text
