@@ -7,6 +7,7 @@ does it collect garbage and wait a little, for threads that are just ending.
 
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from typing import Any
 import pytest
 
 GRACE_SECONDS = 3.0
+
+# Started in the background (`&` in a script, nohup), the run ignores Ctrl-C, and so would every test about it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
