@@ -1,12 +1,22 @@
 """Timers: a model of the heap with tombstones, driven by hypothesis."""
 
-from types import SimpleNamespace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rimstone.hub import timers as module
-from rimstone.hub.timers import Timers
+from rimstone.hub.timers import NEVER, Timers
+
+
+class Parkable:
+    """A task as the timers see it."""
+
+    deadline = timer = NEVER
+
+    def park(self, timers, deadline):
+        self.deadline = deadline
+        if deadline < self.timer:
+            timers.add(self)
+
 
 steps = st.lists(
     st.one_of(
@@ -18,43 +28,63 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(steps)
 def test_only_present_parks_are_due_in_the_order_of_their_deadlines(steps):
     module_limit, module._COMPACT_ABOVE = module._COMPACT_ABOVE, 4
     try:
         timers = Timers()
-        tasks = [SimpleNamespace(ticket=0, number=number) for number in range(10)]
-        due_at = {}
+        tasks = [Parkable() for _ in range(10)]
         for step, number, time in steps:
             task = tasks[number]
             if step == "park":
-                task.ticket += 1
-                due_at.pop(number, None)
-                due_at[number] = time
-                timers.add(time, task)
+                task.park(timers, time)
             elif step == "wake":
-                task.ticket += 1
-                due_at.pop(number, None)
+                task.deadline = NEVER
             else:
-                expected = sorted((at, number) for number, at in due_at.items() if at <= time)
-                found = list(timers.pop_due(time))
-                for one in found:
-                    one.ticket += 1
-                assert sorted((due_at[one.number], one.number) for one in found) == expected
-                assert [due_at[one.number] for one in found] == [at for at, _ in expected]
-                for one in found:
-                    del due_at[one.number]
-            assert timers.next_deadline() == min(due_at.values(), default=None)
-            assert len(timers) >= len(due_at)
+                expected = sorted(task.deadline for task in tasks if task.deadline <= time)
+                found = []
+                while (due := timers.due(time)) is not None:
+                    found.append(due.deadline)
+                    due.deadline = NEVER
+                assert found == expected
+            assert timers.next_deadline() == min(task.deadline for task in tasks)
+            assert len(timers) >= sum(task.deadline != NEVER for task in tasks)
     finally:
         module._COMPACT_ABOVE = module_limit
 
 
-def test_dead_timers_do_not_pile_up():
+def test_equal_deadlines_are_due_in_the_order_they_were_set():
     timers = Timers()
-    task = SimpleNamespace(ticket=0)
+    tasks = [Parkable() for _ in range(20)]
+    for task in tasks:
+        task.park(timers, 5)
+    for task in tasks:
+        assert timers.due(5) is task
+        task.deadline = NEVER
+
+
+def test_one_task_that_extends_its_deadline_needs_one_timer():
+    timers = Timers()
+    task = Parkable()
     for deadline in range(10_000):
-        task.ticket += 1
-        timers.add(deadline, task)
+        task.park(timers, deadline)
+    assert len(timers) == 1
+    assert timers.next_deadline() == 9_999
+
+
+def test_tombstones_do_not_pile_up():
+    timers = Timers()
+    task = Parkable()
+    for deadline in reversed(range(10_000)):  # each timer but the last is one
+        task.park(timers, deadline)
+    assert len(timers) < 1000
+
+
+def test_ended_tasks_do_not_pile_up():
+    timers = Timers()
+    for _ in range(10_000):
+        task = Parkable()
+        task.park(timers, 3600)
+        task.deadline = NEVER
     assert len(timers) < 1000

@@ -3,7 +3,8 @@
 from rimstone.hub.local import local
 from rimstone.hub.parking import Waiter, waiter
 from rimstone.hub.scheduler import Hub, close_hub, current_hub, get_hub, live_tasks, swap_guest
-from rimstone.hub.task import Guest, Task, current_task, joinall, sleep, spawn
+from rimstone.hub.task import Task, current_task, joinall, sleep, spawn
+from rimstone.hub.taskcore import Guest
 
 __all__ = [
     "Guest",

@@ -5,16 +5,19 @@ How a switch happens
 There is no scheduler coroutine. A task that parks picks the next runnable task itself, on its own stack (`_next`), and
 switches straight to it: one switch per wait, and none at all if the poll it does on the way makes it ready again.
 
-Only one greenlet belongs to the hub: the *launcher*. New tasks are started from it and end into it, since a greenlet
-inherits the recursion depth of the one that started it (a chain of tasks, each started by the last, would die of
-RecursionError). The thread's own root greenlet is an ordinary task, `root`: switched to only when it is unparked.
+Tasks run in *runners*: greenlets of the hub, each of which runs one task after the other. A runner whose task has ended
+picks the next task itself; if that one is new, it runs it on the spot, without a switch, else it lies idle until
+somebody starts a task. (A greenlet costs several microseconds and pages of memory to make, and giving thousands of them
+back in any order leaves more holes in the address space than the kernel allows; so none is given back.) Runners are
+made by one greenlet, the *launcher*, since a greenlet inherits the recursion depth of the one that started it: a chain
+of tasks, each started by the last, would die of RecursionError. The thread's own root greenlet is an ordinary task,
+`root`: switched to only when it is unparked.
 
 A task may park from any greenlet, also one that foreign code (SQLAlchemy, greenback) made: what is remembered is the
 greenlet that called `park`, and that one is switched to.
 
-States of a task: CREATED -> READY -> RUNNING <-> PARKED -> DONE. A timer carries the task's *ticket*, a number that
-goes up when a park begins and when it ends, so one that comes late does nothing. An unpark carries the `Waiter` that
-the task parked on (see `parking.py`).
+States of a task: CREATED -> READY -> RUNNING <-> PARKED -> DONE. A timer only counts while it says what the task's
+`deadline` says (`timers.py`). An unpark carries the `Waiter` that the task parked on (`parking.py`).
 
 Who may call what: everything here belongs to the hub's own thread, but `run_soon`, `unpark_soon` and the counters.
 
@@ -39,21 +42,23 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from rimstone import clock
 from rimstone._originals import get_ident, native_local
 from rimstone.errors import HubError
-from rimstone.hub.timers import Timers
+from rimstone.hub import _native
+from rimstone.hub.taskcore import Guest, TaskCore
+from rimstone.hub.timers import NEVER, Timers
 from rimstone.iomodel import IOModel, choose
-from rimstone.iomodel.base import TIMEOUT, UNPARKED
+from rimstone.iomodel.base import TIMEOUT, UNPARKED, Scheduler
 
 if TYPE_CHECKING:
     from rimstone.hub.parking import TaskWaiter
-    from rimstone.hub.task import AnyTask, Guest
 
 __all__ = ["Hub", "close_hub", "current_hub", "forking_task", "get_hub", "live_tasks", "swap_guest"]
 
 _LONGEST_POLL_SECONDS = 86_400.0  # epoll counts milliseconds in an int; whoever sleeps longer polls more than once
 _CLOSING_SECONDS = 1.0
+_BUDGET = 64  # operations that a task may do one after the other, without having to wait, before the others get a turn
 
 
-class Hub:
+class Hub(Scheduler):
     """The scheduler of one thread.
 
     Attributes:
@@ -71,17 +76,20 @@ class Hub:
 
         self.thread_id = get_ident()
         self.io: IOModel = (model or choose())(self)
-        self.root: AnyTask = Task.for_root(self)
+        self.root: TaskCore = Task[None](self, None, (), {}, "root")
+        self.root.greenlet = getcurrent()
+        self.root.started = True
         self.root.guest = _state.guest
-        self.current: AnyTask = self.root
-        self.tasks: set[AnyTask] = set()  # started and not done; a parked greenlet must never become garbage
+        self.current = self.root
+        self.budget = _BUDGET
+        self.tasks: set[TaskCore] = set()  # started and not done; a parked greenlet must never become garbage
         self.on_idle: Callable[[], bool] | None = None
         self.switches = 0
         self.polls = 0
         self.polling = False  # whoever has news must `wake` it
         self.forked = False  # this is a copy in a forked child; see `_after_fork_in_child`
         self.closed = False  # no task of it runs again
-        self._ready: deque[AnyTask] = deque()
+        self._ready: deque[TaskCore] = deque()
         self._round = 0  # how many more ready tasks may run before the next poll
         self._timers = Timers()
         self._unparked: deque[TaskWaiter] = deque()  # by other threads
@@ -90,7 +98,9 @@ class Hub:
         self._scheduling = False
         self._blocked = False  # it looks for the last time whether a task is ready, or waits in a poll already
         self._closing: TaskWaiter | None = None  # of `close`, which wants to hear of new tasks
-        self._starting: AnyTask | None = None
+        self._starting: TaskCore | None = None
+        self._idle: list[Any] = []  # runners whose tasks have ended
+        self._greenlets = _native.Greenlets()
         self._launcher = greenlet(self._launch, getcurrent())
         # Now and not with the first task: whoever parks first may be deep in a recursion, and every task inherits it.
         self._launcher.switch(getcurrent())
@@ -121,16 +131,17 @@ class Hub:
             return UNPARKED
         if task.pending is not None:
             task.raise_pending()
-        task.ticket += 1
         if deadline is not None:
-            self._timers.add(deadline, task)
+            task.deadline = deadline
+            if deadline < task.timer:
+                self._timers.add(task)
         guest = task.guest
         if guest is None:
-            self._switch_away(task, waiting)
+            self._switch_away(task, waiting, False)
         else:
             guest.suspend()
             try:
-                self._switch_away(task, waiting)
+                self._switch_away(task, waiting, False)
             finally:
                 guest.resume()
         if waiting is not None and waiting.granted:
@@ -149,22 +160,22 @@ class Hub:
             task.raise_pending()
         guest = task.guest
         if guest is None:
-            self._switch_away(task, None, ready=True)
+            self._switch_away(task, None, True)
         else:
             guest.suspend()
             try:
-                self._switch_away(task, None, ready=True)
+                self._switch_away(task, None, True)
             finally:
                 guest.resume()
         if task.pending is not None:
             task.raise_pending()
 
-    def make_ready(self, task: "AnyTask", reason: int) -> None:
+    def make_ready(self, task: TaskCore, reason: int) -> None:
         """End the present park of *task*; without effect if it is not parked."""
         if task.parked:
             task.parked = False
             task.reason = reason
-            task.ticket += 1
+            task.deadline = NEVER
             self._ready.append(task)
 
     def unpark_soon(self, waiting: "TaskWaiter") -> None:
@@ -185,7 +196,7 @@ class Hub:
 
     # -- starting tasks ----------------------------------------------------------------------------------------
 
-    def start(self, task: "AnyTask") -> None:
+    def start(self, task: TaskCore) -> None:
         """Queue a new task; it runs when the current one parks."""
         self.tasks.add(task)
         self._ready.append(task)
@@ -193,7 +204,7 @@ class Hub:
         if self._closing is not None:
             self._closing.unpark()
 
-    def forget(self, task: "AnyTask") -> None:
+    def forget(self, task: TaskCore) -> None:
         """*task* is done."""
         self.tasks.discard(task)
         if self._closing is not None and not self.tasks:
@@ -204,16 +215,15 @@ class Hub:
         if self._blocked:
             self.io.wake()
 
-    def is_running(self, task: "AnyTask") -> bool:
+    def is_running(self, task: TaskCore) -> bool:
         """True if it is code of *task* that asks, and not a signal handler that struck while the scheduler works."""
         return self.current is task and not task.parked and not self._scheduling
 
     def _launch(self, creator: greenlet) -> None:
-        """The launcher: starts the task that was left in `_starting`, and goes on scheduling when one ends.
+        """The launcher: makes a runner for the task that was left in `_starting`.
 
         The first time it only goes back to *creator*.
         """
-        thrown: BaseException | None = None
         try:
             creator.switch()
         except GreenletExit:  # the hub is garbage
@@ -221,72 +231,101 @@ class Hub:
         except BaseException as error:
             if self._starting is None:  # a signal handler struck while the hub was being made: its creator's affair
                 raise
-            thrown = error
+            self._give_to_root(error)
         del creator
         while True:
             try:
-                self._launch_tasks(thrown)
-            except GreenletExit:  # the hub is garbage
+                greenlet(self._run_tasks, getcurrent()).switch()
+            except GreenletExit:
                 return
-            except BaseException as error:  # the second of two that came within microseconds
-                thrown = error
+            except BaseException as error:
+                self._give_to_root(error)
 
-    def _launch_tasks(self, thrown: BaseException | None) -> None:
+    def _run_tasks(self) -> None:
+        """A runner: runs the task that was left in `_starting`, then the next one, or lies idle until there is one."""
+        me = getcurrent()
+        thrown: BaseException | None = None
         while True:
             try:
                 if thrown is not None:
                     self._settle(thrown)
                     thrown = None
-                task = self._starting
-                if task is None:  # a task has just ended into us
-                    task = self._starting = self._next()
-                if task.greenlet is None:
-                    created = greenlet(task.run, getcurrent())
-                    created.gr_context = task.context
-                    task.greenlet = created
-                self._starting = None
-                self.current = task
-                self.switches += 1
-                task.greenlet.switch()
-            except GreenletExit:
-                raise
-            except BaseException as error:
+                self._run_task(me)
+            except GreenletExit:  # the hub is garbage
+                return
+            except BaseException as error:  # no call here: another one may strike
                 thrown = error
 
+    def _run_task(self, me: greenlet) -> None:
+        idle = self._idle
+        task = self._starting
+        if task is None:  # the last one has ended, or a signal handler has struck
+            if not idle or idle[-1] is not me:
+                idle.append(me)
+            task = self._next()
+            # From here to the switch no call: a signal handler may raise at each.
+            if task.greenlet is not None:
+                me.gr_context = None  # what the last task kept there may go
+                self.current = task
+                self.switches += 1
+                self._greenlets.switch(task.greenlet)
+                return  # whoever woke us has left a task in `_starting`, and has taken us off the list
+            del idle[-1]
+            self._starting = task
+        task.greenlet = me
+        self.current = task
+        self.switches += 1
+        self.budget = _BUDGET
+        self._starting = None
+        me.gr_context = task.context
+        task.run()
+
     def _settle(self, error: BaseException) -> None:
-        """A signal handler raised while the launcher worked, or while a task began or ended."""
+        """A signal handler raised while a runner worked, or while a task began or ended."""
         task = self.current
-        if task.greenlet is not None and task.greenlet.dead:
+        if task.greenlet is self._greenlets.current():
             task.end_with(error)
         else:
             self._give_to_root(error)
 
     # -- scheduling --------------------------------------------------------------------------------------------
 
-    def _switch_away(self, task: "AnyTask", waiting: "TaskWaiter | None", *, ready: bool = False) -> None:
-        task.greenlet = getcurrent()
+    def _switch_away(self, task: TaskCore, waiting: "TaskWaiter | None", ready: bool) -> None:
+        """Run other tasks until *task* has its turn again; *ready*: it could go on, and queues at the end."""
+        task.greenlet = self._greenlets.current()
         task.waiting = waiting
         task.reason = UNPARKED
         if waiting is not None and waiting.granted:  # by a signal handler, a moment ago
+            task.deadline = NEVER
             return
         task.parked = not ready
         # No call may stand between the line above and the `try`.
         try:
-            following = self._following(task, ready=ready)
+            following = self._following(task, ready)
         except BaseException:  # the second of two that came within microseconds: let it be this task's after all
             task.parked = False
+            task.deadline = NEVER
             raise
+        # Nor from here to the switch.
         if following is task:
+            self.budget = _BUDGET
             return
         if following.greenlet is None:
             self._starting = following
-            self._launcher.switch()
+            idle = self._idle
+            if idle:
+                runner = idle[-1]
+                del idle[-1]
+                self._greenlets.switch(runner)
+            else:
+                self._greenlets.switch(self._launcher)
         else:
             self.current = following
             self.switches += 1
-            following.greenlet.switch()
+            self._greenlets.switch(following.greenlet)
+        self.budget = _BUDGET
 
-    def _following(self, task: "AnyTask", *, ready: bool) -> "AnyTask":
+    def _following(self, task: TaskCore, ready: bool) -> TaskCore:
         """What `_next` says, whatever signal handlers raise meanwhile; *ready*: first put *task* into the queue."""
         thrown: BaseException | None = None
         while True:
@@ -301,7 +340,7 @@ class Hub:
             except BaseException as error:  # no call here: another one may strike
                 thrown = error
 
-    def _next(self) -> "AnyTask":
+    def _next(self) -> TaskCore:
         """The next task to run. Polls once a round, so that neither IO nor timers starve; waits if nothing can run."""
         ready = self._ready
         while self._round <= 0 or not ready:
@@ -337,7 +376,7 @@ class Hub:
             if not (self._soon or self._unparked or ready):
                 deadline = self._timers.next_deadline()
                 self._look(
-                    None if deadline is None else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
+                    None if deadline == NEVER else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
                 )
         finally:
             self.polling = self._blocked = False
@@ -363,8 +402,10 @@ class Hub:
     def _look(self, timeout: float | None) -> None:
         self.polls += 1
         self.io.poll(timeout)
-        if self._timers:
-            for task in self._timers.pop_due(clock.monotonic()):
+        timers = self._timers
+        if timers:
+            now = clock.monotonic()
+            while (task := timers.due(now)) is not None:
                 self.make_ready(task, TIMEOUT)
 
     def _give_to_root(self, error: BaseException) -> None:
@@ -373,7 +414,7 @@ class Hub:
 
     # -- errors ------------------------------------------------------------------------------------------------
 
-    def report(self, task: "AnyTask", error: BaseException) -> None:
+    def report(self, task: TaskCore, error: BaseException) -> None:
         """Print the traceback of a task that failed while nobody waits for its result. Never raises."""
         try:
             print(f"{task!r} failed, and nobody waits for its result:", file=sys.stderr)
@@ -402,7 +443,7 @@ class Hub:
         """Kill each task once, those too that others spawn while they end; a task may catch the kill and go on."""
         from rimstone.hub.parking import TaskWaiter
 
-        killed: set[AnyTask] = set()
+        killed: set[TaskCore] = set()
         while self.tasks:
             waiting = self._closing = TaskWaiter(self)  # for the end of the last task, or a new one
             for task in self.tasks - killed:
@@ -438,12 +479,11 @@ _CANNOT_WAIT = (
 
 
 class _ThreadState(native_local):
-    """What a thread keeps: its hub, if it has one. Dies with the thread, and the hub's descriptors with it."""
+    """What a thread keeps besides its hub, if it has one. Dies with the thread, and the hub's descriptors with it."""
 
-    hub: Hub | None = None
     guard: "_Guard | None" = None
     guest: "Guest | None" = None  # of the root task; it may come before the hub
-    forking_task: "AnyTask | None" = None
+    forking_task: "TaskCore | None" = None
 
 
 class _Guard:
@@ -453,24 +493,27 @@ class _Guard:
         self._hub = hub
 
     def __del__(self) -> None:
+        if get_ident() == self._hub.thread_id:
+            _here.set(None)
         self._hub.release()
 
 
 _state = _ThreadState()
+_here = _native.PerThread()  # the thread's hub; kept alive by the guard
 
 
 def current_hub() -> Hub | None:
     """The calling thread's hub, or None if it runs no tasks: then waiting means blocking the thread."""
-    return _state.hub
+    return _here.get()  # type: ignore[no-any-return]
 
 
 def get_hub() -> Hub:
     """The calling thread's hub, created on first use; in a forked child the parent's is replaced by a new one."""
-    hub = _state.hub
+    hub: Hub | None = _here.get()
     if hub is None:
         hub = Hub()
-        _state.hub = hub
         _state.guard = _Guard(hub)
+        _here.set(hub)
     return hub
 
 
@@ -480,19 +523,19 @@ def close_hub() -> None:
     Raises:
         HubError: called by a task; only the thread's main program may.
     """
-    hub = _state.hub
+    hub: Hub | None = _here.get()
     if hub is not None:
         try:
             hub.close()
         finally:
             if hub.closed:
-                _state.hub = None
+                _here.set(None)
                 _state.guard = None
 
 
 def swap_guest(guest: "Guest | None") -> "Guest | None":
     """Make *guest* what the running task hosts, and return what it hosted before. See `Guest` and `aio`."""
-    hub = _state.hub
+    hub: Hub | None = _here.get()
     if hub is not None and hub.current is not hub.root:
         before, hub.current.guest = hub.current.guest, guest
         return before
@@ -504,7 +547,7 @@ def swap_guest(guest: "Guest | None") -> "Guest | None":
 
 def _after_fork_in_child() -> None:
     """The forking task goes on as the child's main program; the parent's other tasks are never entered again."""
-    hub = _state.hub
+    hub: Hub | None = _here.get()
     for other in tuple(_hubs):
         if other is not hub:
             other.release()  # its thread is not here: wakes must go to others
@@ -515,11 +558,11 @@ def _after_fork_in_child() -> None:
         if hub.current is not hub.root:
             _state.forking_task = hub.current
             _state.guest = hub.current.guest
-        _state.hub = None
+        _here.set(None)
         _state.guard = None
 
 
-def forking_task() -> "AnyTask | None":
+def forking_task() -> "TaskCore | None":
     """In a forked child: the task that forked, whose place this thread's main program takes; else None."""
     return _state.forking_task
 
@@ -528,9 +571,9 @@ _hubs: "WeakSet[Hub]" = WeakSet()  # of all threads, for a forked child to disow
 _orphans: list[Hub] = []  # hubs of the parent, kept so that their parked greenlets are never collected (and entered)
 
 
-def live_tasks() -> "list[AnyTask]":
+def live_tasks() -> "list[TaskCore]":
     """The tasks of the calling thread's hub that have been started and are not done."""
-    hub = _state.hub
+    hub: Hub | None = _here.get()
     return list(hub.tasks) if hub is not None else []
 
 

@@ -4,203 +4,34 @@
 mean in gevent, with one difference: `get` that runs into its timeout raises the built-in TimeoutError.
 """
 
-import contextlib
 import contextvars
-import os
-import sys
-import traceback
 from collections.abc import Callable, Iterable
-from itertools import count
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeAlias, TypeVar
-
-from greenlet import getcurrent, greenlet
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 from rimstone import clock
 from rimstone._originals import sleep as native_sleep
 from rimstone.errors import HubError, TaskExit
-from rimstone.hub.parking import TaskWaiter, Waiter, waiter
-from rimstone.hub.scheduler import Hub, current_hub, get_hub
-from rimstone.iomodel.base import KILLED, TIMEOUT
+from rimstone.hub.parking import waiter
+from rimstone.hub.scheduler import current_hub, get_hub
+from rimstone.hub.taskcore import TaskCore
+from rimstone.iomodel.base import TIMEOUT
 
-__all__ = ["Guest", "Task", "current_task", "joinall", "sleep", "spawn"]
+__all__ = ["Task", "current_task", "joinall", "sleep", "spawn"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_numbers = count(1)
 
-
-class Guest(Protocol):
-    """Per-thread state of somebody else's event loop, taken away while its task is parked (see `aio`)."""
-
-    def suspend(self) -> None:
-        """The task parks: clear what siblings must not see."""
-
-    def resume(self) -> None:
-        """The task goes on: put it back."""
-
-
-class Task(Generic[T]):
+class Task(TaskCore, Generic[T]):
     """One coroutine. Made by `spawn`; starts when the spawning task next waits.
 
     Attributes:
-        name: For messages; `Task-<n>` unless given.
+        name: For messages; `<function>-<number>` unless given.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_args",
-        "_done",
-        "_error",
-        "_function",
-        "_getters",
-        "_kwargs",
-        "_value",
-        "_waiters",
-        "context",
-        "greenlet",
-        "guest",
-        "hub",
-        "locals",
-        "name",
-        "parked",
-        "pending",
-        "reason",
-        "started",
-        "ticket",
-        "waiting",
-    )
-
-    def __init__(
-        self, hub: Hub, function: Callable[..., T] | None, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
-    ) -> None:
-        self.hub = hub
-        self.name = name
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs
-        # Kept by the scheduler. `ticket` numbers the task's parks, for timers; `waiting` is what its last park waited
-        # for; `pending` is an exception to be raised at the next chance; `greenlet` is where to go on.
-        self.ticket = 0
-        self.parked = False
-        self.waiting: TaskWaiter | None = None
-        self.reason = 0
-        self.pending: BaseException | None = None
-        self.greenlet: greenlet | None = None
-        self.context: contextvars.Context | None = None
-        self.guest: Guest | None = None
-        self.locals: Any = None  # see `local.py`
-        self.started = False
-        self._done = False
-        self._value: T | None = None
-        self._error: BaseException | None = None
-        self._waiters: list[Waiter] = []
-        self._getters = 0  # how many waiters are going to see the exception
-
-    @classmethod
-    def for_root(cls, hub: Hub) -> "Task[None]":
-        """The task that stands for the thread itself; it is running, and ends with the thread."""
-        root: Task[None] = Task(hub, None, (), {}, "root")
-        root.greenlet = getcurrent()
-        root.started = True
-        return root
-
-    # -- life (called by the hub) ------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Body of the task's greenlet."""
-        if self._done:  # killed before it started
-            return
-        function, args, kwargs = self._function, self._args, self._kwargs
-        assert function is not None
-        self._function, self._args, self._kwargs = None, (), {}
-        self.started = True
-        try:
-            self._value = function(*args, **kwargs)
-        except TaskExit as leaving:
-            self._value = leaving  # as gevent does: a killed task is a success
-        except BaseException as error:
-            self._error = error
-        del function, args, kwargs  # the traceback of an error keeps this frame
-        if self.hub.forked:
-            self._leave_child()
-        self._done = True
-        while True:
-            try:
-                self._finish()
-                break
-            except BaseException as error:  # a signal handler raised; whoever joins must be told all the same
-                self.hub.root.throw_in(error)
-
-    def end_with(self, error: BaseException) -> None:
-        """The greenlet is dead, by *error*, without having told anybody that the task is done."""
-        if not self._done:
-            self._error = error
-            self._done = True
-        self._finish()
-
-    def abandon(self) -> None:
-        """The hub has ended before the task did. It is done, as far as others can see; its greenlet is left alone."""
-        if not self._done:
-            self._error = HubError(f"{self!r} was still waiting when its thread or hub ended")
-            self._done = True
-        for waiting in tuple(self._waiters):
-            waiting.unpark()
-
-    def _finish(self) -> None:
-        """Tell everybody that the task is done. May be done twice."""
-        hub = self.hub
-        if self in hub.tasks:
-            hub.forget(self)
-            self._function, self._args, self._kwargs = None, (), {}
-            self.locals = self.context = self.waiting = self.pending = None
-            error = self._error
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                # They end the program, not a task: also raised in the thread's root, as if it had been computing.
-                hub.root.throw_in(error)
-            elif error is not None and not self._getters:
-                hub.report(self, error)
-        for waiting in tuple(self._waiters):  # they take themselves out
-            waiting.unpark()
-        self.greenlet = None  # last: until then, a dead greenlet tells the launcher that this was cut short
-
-    def _leave_child(self) -> NoReturn:
-        """The task forked and has come to its end in the child, where it was the main program: exit as that does."""
-        error = self._error
-        code = 0
-        if isinstance(error, SystemExit):
-            code = error.code if isinstance(error.code, int) else int(error.code is not None)
-            if error.code is not None and not isinstance(error.code, int):
-                print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
-        elif error is not None:
-            traceback.print_exception(error)
-            code = 1
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-
-    def raise_pending(self) -> None:
-        """Raise, in this task, what was thrown into it."""
-        error, self.pending = self.pending, None
-        if error is not None:
-            raise error
-
-    def throw_in(self, error: BaseException) -> None:
-        """Raise *error* where this task waits, or where it next waits. From the hub's thread.
-
-        A park that has been granted already returns normally, so that what was granted (a lock, an item) is not lost.
-        """
-        if not self._done:
-            self.pending = error
-            self.hub.make_ready(self, KILLED)
-            self.hub.wake_if_blocked()
+    __slots__ = ("__weakref__",)
 
     # -- for users ---------------------------------------------------------------------------------------------
-
-    def ready(self) -> bool:
-        """True when the task is done, in whatever way."""
-        return self._done
 
     def successful(self) -> bool:
         """True when the task returned, or was killed with TaskExit."""
@@ -209,7 +40,7 @@ class Task(Generic[T]):
     @property
     def value(self) -> T | None:
         """What the function returned; None while it runs or if it failed; the TaskExit object if it was killed."""
-        return self._value
+        return self._value  # type: ignore[no-any-return]
 
     @property
     def exception(self) -> BaseException | None:
@@ -238,7 +69,7 @@ class Task(Generic[T]):
                 self._getters -= 1
         if self._error is not None:
             raise self._error
-        return self._value  # type: ignore[return-value]
+        return self._value  # type: ignore[no-any-return]
 
     def kill(
         self,
@@ -285,42 +116,23 @@ class Task(Generic[T]):
             raise HubError(f"{self!r} cannot wait for itself")
         while not self._done:
             waiting = waiter()
-            self._waiters.append(waiting)
+            self.add_waiter(waiting)
             try:
                 # It may have ended in another thread just now.
                 if not self._done and not waiting.park(deadline):
                     return self._done
             finally:
-                if waiting in self._waiters:
-                    self._waiters.remove(waiting)
+                self.remove_waiter(waiting)
         # What was thrown into us together with the end of the task: nothing is lost by raising it now.
         if hub is not None:
             hub.current.raise_pending()
         return True
 
-    @property
-    def state(self) -> str:
-        """One of created, ready, running, parked, done."""
-        if self._done:
-            return "done"
-        if self.parked:  # first, since a parked task stays the hub's current one while it polls on its own stack
-            return "parked"
-        if self.hub.current is self:
-            return "running"
-        return "ready" if self.started else "created"
-
-    def __repr__(self) -> str:
-        function = self._function
-        of = f" of {getattr(function, '__qualname__', function)}" if function is not None else ""
-        if self._error is not None:
-            return f"<Task {self.name} failed with {type(self._error).__name__}>"
-        return f"<Task {self.name}{of} {self.state}>"
-
 
 AnyTask: TypeAlias = Task[Any]
 
 
-def current_task() -> "Task[Any] | None":
+def current_task() -> Any:
     """The task that runs now; None in a thread without a hub."""
     hub = current_hub()
     return None if hub is None else hub.current
@@ -340,7 +152,7 @@ def spawn(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Tas
             f"spawn() takes a function and its arguments, not {function!r}; write spawn(f, x), not spawn(f(x))"
         )
     hub = get_hub()
-    task = Task(hub, function, args, kwargs, f"{getattr(function, '__name__', 'Task')}-{next(_numbers)}")
+    task: Task[T] = Task(hub, function, args, kwargs)
     task.context = contextvars.copy_context()
     hub.start(task)
     return task
@@ -388,12 +200,11 @@ def _await_any(tasks: "list[Task[Any]]", deadline: float | None) -> bool:
     waiting = waiter()
     try:
         for task in tasks:
-            task._waiters.append(waiting)
+            task.add_waiter(waiting)
         return any(task.ready() for task in tasks) or waiting.park(deadline)
     finally:
         for task in tasks:
-            if waiting in task._waiters:
-                task._waiters.remove(waiting)
+            task.remove_waiter(waiting)
 
 
 def sleep(seconds: float = 0) -> None:

@@ -7,11 +7,12 @@ where CPython keeps the descriptor O_NONBLOCK and waits itself, natively, *befor
 not. That native wait would stop every task of the thread. Setting the C timeout to 0 around each call would cost two
 ioctls, be visible in `gettimeout()` and race with other threads.
 
-So each socket gets, at its first operation in a hub, a second `_socket.socket` over the same descriptor (`_View`) whose
-own C timeout is None for ever. With MSG_DONTWAIT its calls go straight to the kernel and return at once, whatever
-timeout the user set and whether or not the descriptor is O_NONBLOCK; nothing of the user's socket is touched. Only
-accept and connect know no flags: a listener is made O_NONBLOCK before it accepts, and stays so; connect switches
-O_NONBLOCK on for the one call.
+So each socket gets, at its first operation in a hub, an entry (`_entry.py`) that makes its own calls on the same
+descriptor, with MSG_DONTWAIT: they go straight to the kernel and return at once, whatever timeout the user set and
+whether or not the descriptor is O_NONBLOCK; nothing of the user's socket is touched. What has no such call of its own
+goes through a second `_socket.socket` over the descriptor (`_view.py`), whose C timeout is None for ever. Only accept
+and connect know no flags: a listener is made O_NONBLOCK before it accepts, and stays so; connect switches O_NONBLOCK on
+for the one call.
 
 Who may be in the table
 -----------------------
@@ -20,22 +21,24 @@ kernel hands out a closed number again at once. Entries leave by `forget` (close
 collected. The view never closes the descriptor: it is detached first, in `__del__` at the latest.
 
 While a task waits, a plain thread may close the socket and the number may be handed out again; so whoever wakes looks
-whether the owner still has the number before the view is used again. Two living socket objects may also share one
-number (`socket.socket(fileno=s.fileno())`): the table has the one that was used last, and the other's waiting tasks go
-on with the entry that they hold.
+whether the owner still has the number before the entry is used again. Two living socket objects may also share one
+number (`socket.socket(fileno=s.fileno())`): the table has the one that was used last, and the other's tasks wait for
+the number, as those of `wait` do.
+
+Fairness: every operation costs its task one of its `budget`, and who has none left lets the others run first. Before
+the operation, not after it: a kill that is raised then takes nothing with it that has been read.
 """
 
 import _socket
 import errno
 import os
-import weakref
-from abc import abstractmethod
 from typing import Any
 
 from rimstone import clock
+from rimstone.iomodel import _entry
 from rimstone.iomodel.base import IO, READ, TIMEOUT, WRITE, Buffer, IOModel, Scheduler
 
-__all__ = ["ReadinessModel", "SocketEntry"]
+__all__ = ["ReadinessModel"]
 
 MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
@@ -43,48 +46,9 @@ _CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, e
 _UNIX_CONNECT_RETRY_SECONDS = 0.005
 
 
-class _View(_socket.socket):
-    """A second socket object over the user's descriptor, which it never closes."""
-
-    def __del__(self) -> None:
-        self.detach()
-
-
-class SocketEntry:
-    """What a hub knows of one socket object.
-
-    Attributes:
-        owner: Weak reference to the user's socket; an entry whose owner is another object is stale.
-        armed: True once the model has a lasting registration for the descriptor (epoll only).
-    """
-
-    __slots__ = ("armed", "fd", "owner", "recv", "recv_into", "send", "view")
-
-    def __init__(self, fd: int, owner: "weakref.ref[Any]", view: _View) -> None:
-        self.fd = fd
-        self.owner = owner
-        self.view = view
-        self.recv = view.recv
-        self.recv_into = view.recv_into
-        self.send = view.send
-        self.armed = False
-
-
-def _view_of(sock: Any, fd: int) -> _View:
-    if _socket.getdefaulttimeout() is None:
-        return _View(sock.family, sock.type, sock.proto, fd)
-    # socket.setdefaulttimeout() is in force: CPython gives the view that timeout and sets O_NONBLOCK. Taking the
-    # timeout off clears O_NONBLOCK, which belongs to the user's socket: put it back as it was.
-    blocking = os.get_blocking(fd)
-    view = _View(sock.family, sock.type, sock.proto, fd)
-    view.settimeout(None)
-    os.set_blocking(fd, blocking)
-    return view
-
-
-def _gathers(entry: SocketEntry, flags: int, timeout: float | None) -> bool:
+def _gathers(sock: Any, flags: int, timeout: float | None) -> bool:
     """Whether MSG_WAITALL means anything: not with a timeout (O_NONBLOCK for the kernel), for datagrams, in a peek."""
-    stream = entry.view.type == _socket.SOCK_STREAM
+    stream = sock.type == _socket.SOCK_STREAM
     return stream and timeout is None and not flags & (_socket.MSG_PEEK | MSG_DONTWAIT)
 
 
@@ -93,41 +57,72 @@ class ReadinessModel(IOModel):
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__(scheduler)
-        self._entries: dict[int, SocketEntry] = {}
-        # Tasks that wait, by descriptor. Several may wait for the same one, as threads may: all are woken and try.
+        self._entries: list[_entry.SocketEntry | None] = []  # by descriptor number
+        # Tasks that wait for a number rather than a socket. Several may wait for the same one, as threads may: all are
+        # woken and try.
         self._readers: dict[int, list[Any]] = {}
         self._writers: dict[int, list[Any]] = {}
 
     # -- for subclasses ----------------------------------------------------------------------------------------
 
-    @abstractmethod
     def _watch(self, fd: int) -> None:
-        """The tasks waiting for *fd* have changed: (de)register what `_readers` and `_writers` now say.
+        """The tasks waiting for *fd* have changed: (de)register what `_wanted` now says.
 
         Raises PermissionError for a descriptor that cannot be polled because it is always ready.
         """
+        raise NotImplementedError
 
-    def _arm(self, entry: SocketEntry) -> None:
+    def _arm(self, entry: _entry.SocketEntry) -> None:
         """A task is about to wait for this socket after EAGAIN. Default: the same as for any descriptor."""
         self._watch(entry.fd)
 
-    def _disarm(self, entry: SocketEntry) -> None:
+    def _disarm(self, entry: _entry.SocketEntry) -> None:
         """No task waits for this socket any more."""
         self._watch_quietly(entry.fd)
 
+    def _entry_at(self, fd: int) -> "_entry.SocketEntry | None":
+        """The entry in the table for that number, whoever owns it."""
+        entries = self._entries
+        return entries[fd] if 0 <= fd < len(entries) else None
+
+    def _wanted(self, fd: int) -> int:
+        """What the tasks waiting for *fd* wait for: READ, WRITE, both or 0."""
+        wanted = (READ if fd in self._readers else 0) | (WRITE if fd in self._writers else 0)
+        entry = self._entry_at(fd)
+        if entry is not None:
+            wanted |= (READ if entry.reader is not None else 0) | (WRITE if entry.writer is not None else 0)
+        return wanted
+
     def _ready(self, fd: int, events: int) -> None:
         """Subclasses report here what poll found."""
+        entry = self._entry_at(fd)
         # Made ready first, taken out after: a signal handler may raise in between, and twice does no harm.
         if events & READ:
-            self._wake(self._readers, fd)
+            if entry is not None:
+                entry.dry = False
+                if entry.reader is not None:
+                    self._wake(entry.reader)
+                    entry.reader = None
+            if self._readers:
+                self._wake_by_number(self._readers, fd)
         if events & WRITE:
-            self._wake(self._writers, fd)
+            if entry is not None and entry.writer is not None:
+                self._wake(entry.writer)
+                entry.writer = None
+            if self._writers:
+                self._wake_by_number(self._writers, fd)
 
-    def _wake(self, waiting: dict[int, list[Any]], fd: int) -> None:
+    def _wake(self, waiting: Any) -> None:
+        if type(waiting) is list:
+            for task in waiting:
+                self.scheduler.make_ready(task, IO)
+        else:
+            self.scheduler.make_ready(waiting, IO)
+
+    def _wake_by_number(self, waiting: dict[int, list[Any]], fd: int) -> None:
         tasks = waiting.get(fd)
         if tasks is not None:
-            for task in tasks:
-                self.scheduler.make_ready(task, IO)
+            self._wake(tasks)
             waiting.pop(fd, None)
 
     # -- waiting -----------------------------------------------------------------------------------------------
@@ -165,123 +160,200 @@ class ReadinessModel(IOModel):
             pass  # closed meanwhile; nothing left to watch
 
     def wait_socket(self, sock: Any, events: int, deadline: float | None = None) -> bool:
-        return self._wait_entry(self._entry(sock), events, deadline)
+        entry = self._entry_of(sock)
+        return self._wait_both(entry, deadline) if events == READ | WRITE else self._wait_entry(entry, events, deadline)
 
-    def _wait_entry(self, entry: SocketEntry, events: int, deadline: float | None) -> bool:
+    def _wait_both(self, entry: _entry.SocketEntry, deadline: float | None) -> bool:
         task = self.scheduler.current
         fd = entry.fd
-        reason = 0
         try:
-            self._enlist(fd, events, task)
+            self._enlist(fd, READ | WRITE, task)
             self._arm(entry)
             reason = self.scheduler.park(deadline)
         finally:
-            # After an event for one direction the task has left that list already.
-            if reason != IO or events == READ | WRITE:
+            self._delist(fd, task)
+            if not entry.closed:
+                self._disarm(entry)
+        return self._woken(entry, reason)
+
+    def _wait_entry(self, entry: _entry.SocketEntry, direction: int, deadline: float | None) -> bool:
+        """Wait after EAGAIN; False if *deadline* came first."""
+        scheduler = self.scheduler
+        task = scheduler.current
+        fd = entry.fd
+        reason = 0
+        try:
+            if self._entries[fd] is not entry:
+                self._enlist(fd, direction, task)  # another socket with that number has the table
+            elif direction == READ:
+                entry.reader = task if entry.reader is None else _both(entry.reader, task)
+            else:
+                entry.writer = task if entry.writer is None else _both(entry.writer, task)
+            self._arm(entry)
+            reason = scheduler.park(deadline)
+        finally:
+            if reason != IO:  # after an event it has left already
+                _take_out(entry, task)
                 self._delist(fd, task)
-                if entry.view.fileno() >= 0:
+                if not entry.closed:
                     self._disarm(entry)
+        return self._woken(entry, reason)
+
+    def _woken(self, entry: _entry.SocketEntry, reason: int) -> bool:
+        """After a wait: is the entry's number still its owner's? If not, it may be another connection's by now."""
         if reason == TIMEOUT:
             return False
-        self._check_still_open(entry)
-        return True
-
-    def _check_still_open(self, entry: SocketEntry) -> None:
-        """After a wait: is the entry's number still its owner's? If not, it may be another connection's by now."""
         owner = entry.owner()
-        if owner is None or owner.fileno() != entry.fd or entry.view.fileno() < 0:
-            entry.view.detach()
+        fd = entry.fd
+        if owner is None or entry.closed or owner.fileno() != fd:
+            entry.detach()
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        if self._entries.get(entry.fd) is not entry:
+        if self._entries[fd] is not entry:
             # Another socket object with the same number has been used meanwhile, and may have taken the registration
             # with it when it was detached.
             entry.armed = False
-            self._entries.setdefault(entry.fd, entry)
+            if self._entries[fd] is None:
+                self._entries[fd] = entry
+        return True
 
     # -- the socket table --------------------------------------------------------------------------------------
 
-    def _entry(self, sock: Any) -> SocketEntry:
-        entry = self._entries.get(sock.fileno())
-        if entry is not None and entry.owner() is sock:
-            return entry
-        return self._adopt(sock)
+    def _entry_of(self, sock: Any) -> _entry.SocketEntry:
+        """The entry of *sock*, for an operation: this is where its task may have to let others run first."""
+        scheduler = self.scheduler
+        scheduler.budget -= 1
+        if scheduler.budget < 0:
+            scheduler.reschedule()
+        entries = self._entries
+        fd: int = sock.fileno()
+        if 0 <= fd < len(entries):
+            entry = entries[fd]
+            if entry is not None and entry.is_of(sock):
+                return entry
+        return self._adopt(sock, fd)
 
-    def _adopt(self, sock: Any) -> SocketEntry:
-        fd = sock.fileno()
+    def _adopt(self, sock: Any, fd: int) -> _entry.SocketEntry:
         if fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        entries = self._entries
+        if fd >= len(entries):
+            entries.extend([None] * (fd + 1 - len(entries)))
         if self._other_owner(fd, sock) is None:
             self.forget(fd)  # stale: its owner was closed behind our back and the number was handed out again
-        entries = self._entries
+        else:
+            self._move_to_number(fd)
 
         def collected(_: Any) -> None:
             # The owner closed its descriptor before this runs, and the number may belong to another socket by now.
-            if entries.get(fd) is entry:
-                del entries[fd]
-            entry.view.detach()
+            if fd < len(entries) and entries[fd] is entry:
+                entries[fd] = None
+            entry.detach()
 
-        entry = SocketEntry(fd, weakref.ref(sock, collected), _view_of(sock, fd))
+        entry = _entry.SocketEntry(sock, fd, collected)
         entries[fd] = entry
         return entry
 
+    def _move_to_number(self, fd: int) -> None:
+        """Another socket object takes the table: who waits for the present one waits for its number from now on."""
+        entry = self._entries[fd]
+        assert entry is not None
+        for waiting, direction in ((entry.reader, READ), (entry.writer, WRITE)):
+            for task in waiting if type(waiting) is list else [] if waiting is None else [waiting]:
+                self._enlist(fd, direction, task)
+        entry.reader = entry.writer = None
+
     def _other_owner(self, fd: int, sock: Any) -> Any:
         """The living socket object in the table that has the same number as *sock*; None if there is no other one."""
-        entry = self._entries.get(fd)
+        entry = self._entry_at(fd)
         owner = None if entry is None else entry.owner()
         return None if owner is None or owner is sock or owner.fileno() != fd else owner
 
     def forget(self, fd: int, detached: Any = None) -> None:
         if detached is not None and self._other_owner(fd, detached) is not None:
             return
-        entry = self._entries.pop(fd, None)
+        entry = self._entry_at(fd)
         if entry is not None:
-            entry.view.detach()
+            entry.detach()
         if entry is not None or fd in self._readers or fd in self._writers:
             self._ready(fd, READ | WRITE)
+            if entry is not None:
+                self._entries[fd] = None
             self._unwatch(fd, entry)
 
-    def _unwatch(self, fd: int, entry: SocketEntry | None) -> None:
+    def _unwatch(self, fd: int, entry: "_entry.SocketEntry | None") -> None:
         """*fd* is going to be closed: drop its registration, if there is one."""
 
     def close(self) -> None:
-        for entry in self._entries.values():
-            entry.view.detach()
+        for entry in self._entries:
+            if entry is not None:
+                entry.detach()
         self._entries.clear()
+
+    def waits(self) -> bool:
+        return bool(self._readers or self._writers) or any(
+            entry is not None and (entry.reader is not None or entry.writer is not None) for entry in self._entries
+        )
+
+    def _state(self) -> str:
+        known = sum(entry is not None for entry in self._entries)
+        waiting = sum(self._wanted(fd) != 0 for fd in {*range(len(self._entries)), *self._readers, *self._writers})
+        return f"{known} sockets known, {waiting} descriptors waited for"
 
     # -- operations --------------------------------------------------------------------------------------------
 
     def recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
-        entry = self._entries.get(sock.fileno())
-        if entry is None or entry.owner() is not sock:
-            entry = self._adopt(sock)
-        if flags & MSG_WAITALL:
-            if _gathers(entry, flags, timeout):
-                return self._recv_whole(entry, size_bytes, flags)
-            flags &= ~MSG_WAITALL
+        entry = self._entry_of(sock)
+        if flags:
+            return self._recv_with_flags(entry, sock, size_bytes, flags, timeout)
         deadline: float | None = None
         while True:
-            try:
-                return entry.recv(size_bytes, flags | MSG_DONTWAIT)
-            except BlockingIOError:
-                if flags & MSG_DONTWAIT:
-                    raise
+            if not entry.dry:
+                data = entry.try_recv(size_bytes, 0)
+                if data is not None:
+                    # Less than asked for: the kernel had no more, and will tell when more comes (see `epoll.py`).
+                    if entry.armed and entry.plain_tcp and 0 < len(data) < size_bytes:
+                        entry.dry = True
+                    return data
             if timeout is not None and deadline is None:
                 deadline = clock.monotonic() + timeout
             self._wait_or_raise(entry, READ, deadline)
 
-    def _recv_whole(self, entry: SocketEntry, size_bytes: int, flags: int) -> bytes:
-        """MSG_WAITALL: the kernel ignores it together with MSG_DONTWAIT, so gather here."""
-        buffer = bytearray(size_bytes)
-        count = self._recv_into_whole(entry, memoryview(buffer), flags)
-        return bytes(buffer[:count])
+    def _recv_with_flags(
+        self, entry: _entry.SocketEntry, sock: Any, size_bytes: int, flags: int, timeout: float | None
+    ) -> bytes:
+        if flags & MSG_WAITALL:
+            if _gathers(sock, flags, timeout):
+                # The kernel ignores it together with MSG_DONTWAIT, so gather here.
+                buffer = bytearray(size_bytes)
+                count = self._recv_into_whole(entry, memoryview(buffer), flags)
+                return bytes(buffer[:count])
+            flags &= ~MSG_WAITALL
+        deadline: float | None = None
+        while True:
+            data = entry.try_recv(size_bytes, flags)
+            if data is not None:
+                return data
+            deadline = self._deadline(flags, timeout, deadline)
+            self._wait_or_raise(entry, READ, deadline)
 
-    def _recv_into_whole(self, entry: SocketEntry, view: memoryview, flags: int) -> int:
+    def _deadline(self, flags: int, timeout: float | None, deadline: float | None) -> float | None:
+        """When an operation that has just failed to go on at once must give up. *deadline*: what it was before."""
+        if flags & MSG_DONTWAIT:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        if timeout is not None and deadline is None:
+            return clock.monotonic() + timeout
+        return deadline
+
+    def _recv_into_whole(self, entry: _entry.SocketEntry, view: memoryview, flags: int) -> int:
         """An error after some of it has come is the next call's, as in the kernel."""
-        flags = flags & ~MSG_WAITALL | MSG_DONTWAIT
+        flags &= ~MSG_WAITALL
         done = 0
         while done < len(view):
             try:
-                count = self._retry(entry, READ, entry.recv_into, (view[done:], 0, flags), None)
+                count = entry.try_recv_into(view[done:], 0, flags)
+                if count < 0:
+                    self._wait_or_raise(entry, READ, None)
+                    continue
             except OSError:
                 if done:
                     break
@@ -292,40 +364,34 @@ class ReadinessModel(IOModel):
         return done
 
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
-        entry = self._entry(sock)
+        entry = self._entry_of(sock)
         if flags & MSG_WAITALL:
             view = memoryview(buffer).cast("B")
-            if _gathers(entry, flags, timeout) and 0 <= size_bytes <= len(view):
+            if _gathers(sock, flags, timeout) and 0 <= size_bytes <= len(view):
                 return self._recv_into_whole(entry, view[: size_bytes or len(view)], flags)
             flags &= ~MSG_WAITALL
         deadline: float | None = None
         while True:
-            try:
-                return entry.recv_into(buffer, size_bytes, flags | MSG_DONTWAIT)
-            except BlockingIOError:
-                if flags & MSG_DONTWAIT:
-                    raise
-            if timeout is not None and deadline is None:
-                deadline = clock.monotonic() + timeout
+            count = entry.try_recv_into(buffer, size_bytes, flags)
+            if count >= 0:
+                return count
+            deadline = self._deadline(flags, timeout, deadline)
             self._wait_or_raise(entry, READ, deadline)
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
-        entry = self._entries.get(sock.fileno())
-        if entry is None or entry.owner() is not sock:
-            entry = self._adopt(sock)
-        try:
-            sent = entry.send(data, flags | MSG_DONTWAIT)
-        except BlockingIOError:
-            if flags & MSG_DONTWAIT:
-                raise
-            deadline = clock.deadline_after(timeout)
+        entry = self._entry_of(sock)
+        deadline: float | None = None
+        while True:
+            sent = entry.try_send(data, flags)
+            if sent >= 0:
+                break
+            deadline = self._deadline(flags, timeout, deadline)
             self._wait_or_raise(entry, WRITE, deadline)
-            sent = self._retry(entry, WRITE, entry.send, (data, flags | MSG_DONTWAIT), deadline)
         if timeout is None and sent != len(data) and not flags & MSG_DONTWAIT:
             return self._send_rest(entry, data, flags, sent)
         return sent
 
-    def _send_rest(self, entry: SocketEntry, data: Buffer, flags: int, sent: int) -> int:
+    def _send_rest(self, entry: _entry.SocketEntry, data: Buffer, flags: int, sent: int) -> int:
         """A blocking socket's send takes all that it is given, and much naive code relies on it; so does this one.
 
         An error after some of it was taken is the next call's, as in the kernel.
@@ -334,18 +400,21 @@ class ReadinessModel(IOModel):
             try:
                 while sent < len(octets):
                     with octets[sent:] as rest:
-                        sent += self._retry(entry, WRITE, entry.send, (rest, flags | MSG_DONTWAIT), None)
+                        sent += self._send_some(entry, rest, flags, None)
             except OSError:
                 pass
         return sent
 
+    def _send_some(self, entry: _entry.SocketEntry, data: Buffer, flags: int, deadline: float | None) -> int:
+        while True:
+            sent = entry.try_send(data, flags)
+            if sent >= 0:
+                return sent
+            self._wait_or_raise(entry, WRITE, deadline)
+
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
-        entry = self._entry(sock)
-        flags |= MSG_DONTWAIT
-        try:
-            sent = entry.send(data, flags)
-        except BlockingIOError:
-            sent = 0
+        entry = self._entry_of(sock)
+        sent = max(0, entry.try_send(data, flags))
         with memoryview(data) as view, view.cast("B") as octets:
             if sent == len(octets):
                 return
@@ -354,10 +423,10 @@ class ReadinessModel(IOModel):
                 if deadline is not None and deadline <= clock.monotonic():
                     raise TimeoutError("timed out")
                 with octets[sent:] as rest:
-                    sent += self._retry(entry, WRITE, entry.send, (rest, flags), deadline)
+                    sent += self._send_some(entry, rest, flags, deadline)
 
     def accept(self, sock: Any, timeout: float | None) -> tuple[int, Any]:
-        entry = self._entry(sock)
+        entry = self._entry_of(sock)
         # Who sees a listener readable may find that somebody else was faster; only O_NONBLOCK keeps accept from waiting
         # then. Looked at each time, since `settimeout(None)` takes it away again.
         if os.get_blocking(entry.fd):
@@ -366,7 +435,7 @@ class ReadinessModel(IOModel):
         return self._retry(entry, READ, accept, (), clock.deadline_after(timeout))  # type: ignore[no-any-return]
 
     def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
-        entry = self._entry(sock)
+        entry = self._entry_of(sock)
         deadline = clock.deadline_after(timeout)
         while True:
             fd = entry.view.fileno()  # -1, and so EBADF, if it was closed while we waited
@@ -386,7 +455,7 @@ class ReadinessModel(IOModel):
                 self.scheduler.park(deadline)
                 raise TimeoutError("timed out")
             self.scheduler.park(pause)
-            self._check_still_open(entry)
+            self._woken(entry, IO)
         if error == 0:
             return
         if error not in _CONNECTING:
@@ -406,14 +475,14 @@ class ReadinessModel(IOModel):
                 return
 
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
-        entry = self._entry(sock)
+        entry = self._entry_of(sock)
         function = getattr(entry.view, method)
         if timeout == 0:
             return function(*args)
         return self._retry(entry, direction, function, args, clock.deadline_after(timeout))
 
     def _retry(
-        self, entry: SocketEntry, direction: int, function: Any, args: tuple[Any, ...], deadline: float | None
+        self, entry: _entry.SocketEntry, direction: int, function: Any, args: tuple[Any, ...], deadline: float | None
     ) -> Any:
         while True:
             try:
@@ -422,6 +491,24 @@ class ReadinessModel(IOModel):
                 pass
             self._wait_or_raise(entry, direction, deadline)
 
-    def _wait_or_raise(self, entry: SocketEntry, direction: int, deadline: float | None) -> None:
+    def _wait_or_raise(self, entry: _entry.SocketEntry, direction: int, deadline: float | None) -> None:
         if not self._wait_entry(entry, direction, deadline):
             raise TimeoutError("timed out")
+
+
+def _both(waiting: Any, task: Any) -> list[Any]:
+    """One more task waits for the same thing."""
+    return [*waiting, task] if type(waiting) is list else [waiting, task]
+
+
+def _take_out(entry: _entry.SocketEntry, task: Any) -> None:
+    entry.reader = _without(entry.reader, task)
+    entry.writer = _without(entry.writer, task)
+
+
+def _without(waiting: Any, task: Any) -> Any:
+    if waiting is task:
+        return None
+    if type(waiting) is list:
+        return [other for other in waiting if other is not task] or None
+    return waiting

@@ -5,11 +5,13 @@ The contract is made of operations (recv, send, accept, connect, wait), not of r
 slot. An operation is called by a task and may park it; `poll` is called by the scheduler and makes tasks ready; `wake`
 may be called by anybody.
 
-A model knows the hub above it only as a `Scheduler`: three names, given at construction.
+A model knows the hub above it only as a `Scheduler`: four names, given at construction.
+
+The two classes are plain ones, not ABCs or protocols, because the compiled core makes C types of them (`base.pxd`);
+the contract suite in `rimstone.testing` is what tells whether a model is whole.
 """
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 __all__ = ["FOREVER", "IO", "KILLED", "READ", "TIMEOUT", "UNPARKED", "WRITE", "Buffer", "IOModel", "Scheduler"]
 
@@ -27,20 +29,31 @@ FOREVER = None
 Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer arrives with Python 3.12
 
 
-class Scheduler(Protocol):
-    """What an IO model needs of its hub."""
+class Scheduler:
+    """What an IO model needs of its hub.
+
+    Attributes:
+        current: The task that runs now; the model keeps it while it waits and gives it back to `make_ready`.
+        budget: How many operations the current task may still do without a wait; at 0 it must `reschedule`.
+    """
 
     current: Any
-    """The task that runs now; the model keeps it while it waits and gives it back to `make_ready`."""
+    budget: int
 
     def park(self, deadline: float | None = None) -> int:
         """Suspend the current task until `make_ready`, *deadline* or a kill (which raises). Returns the reason."""
+        raise NotImplementedError
+
+    def reschedule(self) -> None:
+        """Let every other ready task run once, look for events, then go on. A kill is raised here."""
+        raise NotImplementedError
 
     def make_ready(self, task: Any, reason: int) -> None:
         """Let *task* run again; without effect on a task that is not parked."""
+        raise NotImplementedError
 
 
-class IOModel(ABC):
+class IOModel:
     """Waits for the descriptors of one hub.
 
     Every operation takes the socket object (its `fileno()` and family are used, its own timeout is not) and `timeout`
@@ -62,50 +75,49 @@ class IOModel(ABC):
 
     # -- operations, called by tasks ---------------------------------------------------------------------------
 
-    @abstractmethod
     def recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
         """Receive up to *size_bytes*; b"" at the end of the stream."""
+        raise NotImplementedError
 
-    @abstractmethod
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
         """Receive into *buffer* (all of it when *size_bytes* is 0); returns the count."""
+        raise NotImplementedError
 
-    @abstractmethod
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         """Send *data*: all of it when *timeout* is None, as a blocking socket does, else what there is room for."""
+        raise NotImplementedError
 
-    @abstractmethod
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
         """Send all of *data*; *timeout* covers the whole of it, as in `socket.sendall`."""
+        raise NotImplementedError
 
-    @abstractmethod
     def accept(self, sock: Any, timeout: float | None) -> tuple[int, Any]:
         """Take the next connection: (new descriptor, peer address)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
         """Connect to *address*, whose host must be numeric already."""
+        raise NotImplementedError
 
-    @abstractmethod
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
         """Run the socket method named *method*, whose last argument is its flags, until it does not block.
 
         *args* include MSG_DONTWAIT; a *timeout* of 0 makes one attempt. For the operations that have no entry of their
         own: recvfrom, recvmsg, sendto, sendmsg and their kin.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
         """Wait until *fd* is ready for READ or WRITE (or-ed); level-triggered: true at once if it is ready now.
 
         Returns False when *deadline* (on `clock.monotonic`) passed. A regular file is always ready.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def wait_socket(self, sock: Any, events: int, deadline: float | None = None) -> bool:
         """Like `wait`, for a caller that has just seen EAGAIN on *sock*; may be edge-triggered, hence cheaper."""
+        raise NotImplementedError
 
-    @abstractmethod
     def forget(self, fd: int, detached: Any = None) -> None:
         """The descriptor is about to be closed by its owner: wake who waits for it; they see EBADF.
 
@@ -114,17 +126,22 @@ class IOModel(ABC):
             detached: The socket object that only gives the number up, without closing it. When another living socket
                 object has the same number and waits on it, nothing happens.
         """
+        raise NotImplementedError
 
     # -- called by the scheduler -------------------------------------------------------------------------------
 
-    @abstractmethod
     def poll(self, timeout: float | None) -> None:
         """Make ready what became ready; waits up to *timeout* seconds (None: for ever, 0: not at all)."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def waits(self) -> bool:
+        """True while a task waits for a descriptor."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """End a `poll` that waits, or the next one. Any thread, also from a signal handler."""
+        raise NotImplementedError
 
-    @abstractmethod
     def close(self) -> None:
         """Give back every descriptor of the model itself. Idempotent."""
+        raise NotImplementedError

@@ -1,6 +1,6 @@
 """select(2): portable, simple, for descriptors below FD_SETSIZE (1,024). Read `base.py` and `_readiness.py` first.
 
-Level-triggered and without registration: the sets that the kernel gets are just the keys of who waits. That makes it
+Level-triggered and without registration: the kernel gets the sets of descriptors that somebody waits for. That makes it
 the reference that the other models are compared with, and the model where there is no epoll.
 """
 
@@ -26,6 +26,8 @@ class SelectModel(ReadinessModel):
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__(scheduler)
         self._wakeup = Wakeup()
+        self._reading: set[int] = set()
+        self._writing: set[int] = set()
         if self._wakeup.fd >= FD_SETSIZE:
             self._wakeup.close()
             raise IOModelUnavailable(
@@ -40,13 +42,23 @@ class SelectModel(ReadinessModel):
                 f"descriptor {fd} is too large for the select model, which ends at {FD_SETSIZE - 1}; "
                 "use another one (RIMSTONE_IO_MODEL=epoll) or fewer connections",
             )
-        if fd in self._readers or fd in self._writers:
+        wanted = self._wanted(fd)
+        if wanted:
             os.fstat(fd)  # a closed descriptor must fail here, for the task that waits, not in `poll` for all of them
+        for direction, waiting in ((READ, self._reading), (WRITE, self._writing)):
+            if wanted & direction:
+                waiting.add(fd)
+            else:
+                waiting.discard(fd)
+
+    def _ready(self, fd: int, events: int) -> None:
+        super()._ready(fd, events)
+        self._watch_quietly(fd)
 
     def poll(self, timeout: float | None) -> None:
         try:
             readable, writable, exceptional = select_select(
-                [self._wakeup.fd, *self._readers], list(self._writers), list(self._writers), timeout
+                [self._wakeup.fd, *self._reading], list(self._writing), list(self._writing), timeout
             )
         except OSError as error:
             if error.errno != errno.EBADF:
@@ -63,7 +75,7 @@ class SelectModel(ReadinessModel):
 
     def _wake_closed(self) -> None:
         """Somebody closed a descriptor behind our back; whoever waits for it finds out by trying again."""
-        for fd in {*self._readers, *self._writers}:
+        for fd in {*self._reading, *self._writing}:
             try:
                 os.fstat(fd)
             except OSError:
@@ -77,5 +89,4 @@ class SelectModel(ReadinessModel):
         self._wakeup.close()
 
     def __repr__(self) -> str:
-        waiting = {*self._readers, *self._writers}
-        return f"<SelectModel, {len(self._entries)} sockets known, {len(waiting)} descriptors waited for>"
+        return f"<SelectModel, {self._state()}>"

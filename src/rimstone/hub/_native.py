@@ -1,0 +1,35 @@
+"""What the scheduler needs of greenlet and of the thread. `_native.pyx` is its twin in C: keep the two alike."""
+
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from rimstone._originals import native_local
+
+__all__ = ["Greenlets", "PerThread"]
+
+
+class Greenlets:
+    """Switching between greenlets."""
+
+    switch = staticmethod(greenlet.switch)
+    current = staticmethod(getcurrent)
+
+
+class _Slot(native_local):
+    value: Any = None
+
+
+class PerThread:
+    """One object for each thread, kept alive by whoever sets it. The fastest thing there is, since all asks it."""
+
+    def __init__(self) -> None:
+        self._slot = _Slot()
+
+    def get(self) -> Any:
+        """What this thread has set last; None if nothing."""
+        return self._slot.value
+
+    def set(self, value: Any) -> None:
+        """Set it for the calling thread; None before the object goes away."""
+        self._slot.value = value
