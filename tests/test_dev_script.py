@@ -90,6 +90,7 @@ class Checkout:
         self.write("pip.py", PIP)
         self.write("examples/demo.py", TELL)
         self.write("pytest.py", TELL)
+        self.write("bench.py", TELL)
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
@@ -291,6 +292,24 @@ def test_all_says_which_pythons_there_are_and_which_passed(tmp_path: Path) -> No
     assert f"./dev: Python {version}: failed" in result.stderr.splitlines()[-3:]
 
 
+@pytest.mark.slow
+def test_bench_has_an_environment_of_its_own(checkout: Checkout) -> None:
+    folder, arguments = str(checkout.folder), ["upper", "--rounds", "1"]
+    assert checkout.told("bench", *arguments) == [arguments, str(checkout.folder / ".venv-bench"), folder]
+    assert checkout.installs()[1:] == ["install --quiet --disable-pip-version-check --editable .[bench]"]
+    version = "{}.{}".format(*sys.version_info)
+    told = checkout.told("bench", "--python", version, "--list")
+    assert told == [["--list"], str(checkout.folder / f".venv-bench-{version}"), folder]
+
+
+@pytest.mark.slow
+def test_bench_on_a_python_that_is_not_there_gets_one_line(checkout: Checkout) -> None:
+    result = checkout.dev("bench", "--python", "2.7")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("./dev: --python 2.7: no such CPython")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def run_pretending(pretence: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the real ./dev in an interpreter that is first made to look like one that will not do."""
     code = f"import sys, runpy\n{pretence}\nsys.argv[:] = {[str(DEV), *arguments]!r}\n"
@@ -318,17 +337,17 @@ def test_a_python_that_will_not_do_gets_one_line(pretence: str, said: str) -> No
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["tests"], ["bench"]])
+@pytest.mark.parametrize("arguments", [[], ["tests"], ["benchmark"]])
 def test_an_unknown_command_gets_one_line_with_the_known_ones(arguments: list[str]) -> None:
     result = subprocess.run([sys.executable, DEV, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "use one of demo, test, check" in result.stderr
+    assert "use one of demo, test, check, bench" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
 def test_help_names_every_command() -> None:
     result = subprocess.run([sys.executable, DEV, "--help"], capture_output=True, text=True, check=True)
-    assert all(f"./dev {command}" in result.stdout for command in ("demo", "test", "check"))
+    assert all(f"./dev {command}" in result.stdout for command in ("demo", "test", "check", "bench"))
 
 
 def test_an_old_python_can_read_the_script() -> None:

@@ -7,6 +7,8 @@ loaded at its first use: every worker process imports this package, and needs ne
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rimstone._core import choose_core
+
 if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same to Python
     from concurrent.futures import as_completed, wait
 
@@ -30,6 +32,8 @@ __all__ = [
     "spawn",
     "wait",
 ]
+
+choose_core()
 
 _HOMES = {
     "Outcome": "rimstone._outcome",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rimstone._core import core
 from rimstone import machine
 from rimstone.cli import doctor
 
@@ -40,7 +41,8 @@ class TestDoctor:
         assert report["io_model"]["chosen"] in report["io_models"]
         assert report["io_models"]["select"] is None, "select works everywhere"
         assert report["rimstone"] == version("rimstone")
-        assert report["core"] == "pure Python"
+        assert report["core"] == core()
+        assert (report["why_pure"] is None) == (core() == "compiled")
 
     def test_the_text_says_the_same(self, in_process: Run) -> None:
         text = in_process("doctor").out

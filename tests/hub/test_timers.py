@@ -4,13 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rimstone.hub import timers as module
+from rimstone.hub.taskcore import TaskCore
 from rimstone.hub.timers import NEVER, Timers
 
 
-class Parkable:
+class Parkable(TaskCore):
     """A task as the timers see it."""
 
-    deadline = timer = NEVER
+    def __init__(self):
+        super().__init__(None, None, (), {})
 
     def park(self, timers, deadline):
         self.deadline = deadline

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rimstone import machine
+from rimstone._core import core, why_pure
 from rimstone.errors import IOModelUnavailable
 
 __all__ = ["doctor_command"]
@@ -57,7 +58,8 @@ def _report() -> dict[str, Any]:
             "platform": platform.platform(),
         },
         "rimstone": importlib.metadata.version("rimstone"),
-        "core": "pure Python",
+        "core": core(),
+        "why_pure": why_pure(),
         "libraries": {name: importlib.metadata.version(name) for name in ("greenlet", "cloudpickle", "psutil")},
         "io_models": dict(iomodel.available()),
         "io_model": {"chosen": chosen, "RIMSTONE_IO_MODEL": os.environ.get("RIMSTONE_IO_MODEL")},
@@ -92,7 +94,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
     python, libraries, limits = report["python"], report["libraries"], report["limits"]
     asked = report["io_model"]["RIMSTONE_IO_MODEL"]
     rows = [
-        ("rimstone", f"{report['rimstone']}, core: {report['core']}", ""),
+        ("rimstone", f"{report['rimstone']}, core: {report['core']}", report["why_pure"] or ""),
         ("Python", f"{python['implementation']} {python['version']}", python["executable"]),
         ("system", python["platform"], ""),
         *((name, version, "") for name, version in libraries.items()),

@@ -76,7 +76,7 @@ class Hub(Scheduler):
 
         self.thread_id = get_ident()
         self.io: IOModel = (model or choose())(self)
-        self.root: TaskCore = Task[None](self, None, (), {}, "root")
+        self.root: TaskCore = Task(self, None, (), {}, "root")
         self.root.greenlet = getcurrent()
         self.root.started = True
         self.root.guest = _state.guest
@@ -170,13 +170,14 @@ class Hub(Scheduler):
         if task.pending is not None:
             task.raise_pending()
 
-    def make_ready(self, task: TaskCore, reason: int) -> None:
+    def make_ready(self, task: Any, reason: int) -> None:
         """End the present park of *task*; without effect if it is not parked."""
-        if task.parked:
-            task.parked = False
-            task.reason = reason
-            task.deadline = NEVER
-            self._ready.append(task)
+        parked: TaskCore = task
+        if parked.parked:
+            parked.parked = False
+            parked.reason = reason
+            parked.deadline = NEVER
+            self._ready.append(parked)
 
     def unpark_soon(self, waiting: "TaskWaiter") -> None:
         """Another thread has granted *waiting*: let its task run."""
@@ -500,6 +501,7 @@ class _Guard:
 
 _state = _ThreadState()
 _here = _native.PerThread()  # the thread's hub; kept alive by the guard
+here = _here  # for other files: the compiled core makes a C variable of `_here`
 
 
 def current_hub() -> Hub | None:

@@ -1,6 +1,7 @@
 """Ends another thread's poll: an eventfd where there is one, else a pipe."""
 
 import os
+import sys
 
 from rimstone._originals import RLock
 
@@ -44,8 +45,9 @@ class Wakeup:
 
     def close(self) -> None:
         """Close it. Idempotent; a `set` that comes later does nothing."""
-        if os.getpid() != self._pid:
-            self._lock = RLock()  # in a forked child: a thread that is not there may have held it
+        if os.getpid() != self._pid or sys.is_finalizing():
+            # In a forked child, or when the interpreter ends: a thread that is not there any more may have held it.
+            self._lock = RLock()
         with self._lock:
             read_fd, write_fd, self.fd, self._write_fd = self.fd, self._write_fd, -1, -1
             for fd in {read_fd, write_fd} - {-1}:

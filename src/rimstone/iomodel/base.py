@@ -11,7 +11,7 @@ The two classes are plain ones, not ABCs or protocols, because the compiled core
 the contract suite in `rimstone.testing` is what tells whether a model is whole.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 __all__ = ["FOREVER", "IO", "KILLED", "READ", "TIMEOUT", "UNPARKED", "WRITE", "Buffer", "IOModel", "Scheduler"]
 
@@ -37,8 +37,9 @@ class Scheduler:
         budget: How many operations the current task may still do without a wait; at 0 it must `reschedule`.
     """
 
-    current: Any
-    budget: int
+    def __init__(self) -> None:
+        self.current: Any = None
+        self.budget = 0
 
     def park(self, deadline: float | None = None) -> int:
         """Suspend the current task until `make_ready`, *deadline* or a kill (which raises). Returns the reason."""
@@ -63,7 +64,7 @@ class IOModel:
     Call from: the hub's own thread, except `wake`. After fork: the child must not use the parent's model.
     """
 
-    name: ClassVar[str]
+    name = ""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler

@@ -1,4 +1,4 @@
-"""Every blocking method of socket.socket, in place on the class. Read `iomodel/_readiness.py` first.
+"""The blocking methods of socket.socket, in place on the class; the busiest are in `_stream.py`. Read `iomodel/_readiness.py` first.
 
 Each method asks three questions: does this thread run tasks (else the original), is the user's socket non-blocking
 (else `BlockingIOError` as ever), and then hands the operation to the hub's IO model, with the user's own timeout.
@@ -18,6 +18,7 @@ from rimstone.hub import current_hub, sleep
 from rimstone.hub.scheduler import Hub
 from rimstone.iomodel.base import READ, WRITE
 from rimstone.monkey._dns import numeric_address
+from rimstone.monkey._stream import METHODS
 
 __all__ = ["hub_for", "native_wait", "patch"]
 
@@ -34,34 +35,6 @@ def hub_for(sock: Any) -> Hub | None:
     if hub is None or sock.gettimeout() == 0:
         return None
     return hub
-
-
-def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
-    hub = current_hub()
-    if hub is None or (timeout := self.gettimeout()) == 0:
-        return _Raw.recv(self, bufsize, flags)
-    return hub.io.recv(self, bufsize, flags, timeout)
-
-
-def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-    hub = current_hub()
-    if hub is None or (timeout := self.gettimeout()) == 0:
-        return _Raw.recv_into(self, buffer, nbytes, flags)
-    return hub.io.recv_into(self, buffer, nbytes, flags, timeout)
-
-
-def send(self: Any, data: Any, flags: int = 0, /) -> int:
-    hub = current_hub()
-    if hub is None or (timeout := self.gettimeout()) == 0:
-        return _Raw.send(self, data, flags)
-    return hub.io.send(self, data, flags, timeout)
-
-
-def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
-    hub = current_hub()
-    if hub is None or (timeout := self.gettimeout()) == 0:
-        return _Raw.sendall(self, data, flags)
-    return hub.io.sendall(self, data, flags, timeout)
 
 
 def _accept(self: Any) -> tuple[int, Any]:
@@ -304,7 +277,8 @@ _original_detach = socket.socket.detach
 _original_sendfile: Any = getattr(socket.socket, "_sendfile_use_sendfile", None)
 
 _METHODS = (
-    *(recv, recv_into, send, sendall, _accept, connect, connect_ex, recvfrom, recvfrom_into, sendto, bind, detach),
+    *METHODS,
+    *(_accept, connect, connect_ex, recvfrom, recvfrom_into, sendto, bind, detach),
     *(recvmsg, recvmsg_into, sendmsg, _real_close, __init__),
 )
 

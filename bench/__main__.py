@@ -1,0 +1,88 @@
+"""The command line: `./dev bench`, which installs the rivals first, or `python -m bench`. Read registry.py next."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import machine, report
+from bench.measure import FOLDER, Round, run_rounds
+from bench.registry import ROWS, Measurement, measurements_of, select
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the tables, write them down; returns 1 if a measurement failed (a missed limit is no failure)."""
+    options = _parser().parse_args(arguments)
+    try:
+        rows = select(options.names)
+    except ValueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    if options.list:
+        for row in rows if options.names else ROWS:
+            print(f"{row.name:22} {row.what}{' (only when named)' if row.on_request else ''}")
+        return 0
+    measurements = measurements_of(rows)
+    origin = {**machine.describe(), "rounds": options.rounds, "seconds": options.seconds}
+    print(report.headline(origin), file=sys.stderr)
+    results = run_rounds(measurements, options.rounds, options.seconds, _progress)
+    findings = report.find(rows, results)
+    print(report.row_table(findings), report.measurement_table(measurements, results), sep="\n\n")
+    for note in report.notes(origin, findings, measurements, results):
+        print("note:", note)
+    for path in report.write(options.results, origin, findings, measurements, results):
+        print("wrote", path)
+    return int(any("failed" in each for rounds in results.values() for each in rounds))
+
+
+def _progress(number: int, measurement: Measurement, result: Round) -> None:
+    if "value" in result:
+        said = f"{result['value']:,.0f} {measurement.unit}"
+        if "cpu_seconds" in result:
+            said += f", {result['cpu_seconds']:.2f} CPU s in {result['wall_seconds']:.2f} s"
+    else:
+        said = ""
+    said += "".join(f"  {outcome}: {result[outcome]}" for outcome in ("skipped", "failed") if outcome in result)
+    print(f"round {number + 1}: {measurement.name}: {said}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./dev bench",
+        description="Measure rimstone against its rivals, on this machine, in interleaved rounds.",
+        epilog="./dev bench --python 3.13 does it on another Python of this machine.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="rows or groups of rows (default: all but the million)"
+    )
+    parser.add_argument("--rounds", type=_at_least_1, default=5, help="how often each program is measured (default: 5)")
+    parser.add_argument(
+        "--seconds", type=_positive, default=3.0, help="measured time of a server in a round (default: 3)"
+    )
+    parser.add_argument("--list", action="store_true", help="show what there is, measure nothing")
+    parser.add_argument(
+        "--results", type=Path, default=FOLDER / "results", metavar="FOLDER", help="where results go (bench/results)"
+    )
+    return parser
+
+
+def _at_least_1(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,18 @@
+cdef class TaskCore:
+    cdef public object hub, greenlet, waiting, pending, context, guest, locals
+    cdef public object _function, _args, _kwargs, _name, _value, _error, _waiters
+    cdef public Py_ssize_t number
+    cdef public double deadline, timer
+    cdef public int reason, _getters
+    cdef public bint started, parked, _done
+
+    cpdef run(self)
+    cpdef end_with(self, error)
+    cpdef abandon(self)
+    cpdef _finish(self)
+    cpdef _tell_waiters(self)
+    cpdef raise_pending(self)
+    cpdef throw_in(self, error)
+    cpdef ready(self)
+    cpdef add_waiter(self, waiting)
+    cpdef remove_waiter(self, waiting)

@@ -1,0 +1,63 @@
+"""The kernel's epoll object, in C: it keeps the interpreter lock unless it must wait. `_poller.py` is its twin."""
+
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from libc.errno cimport EINTR, errno as c_errno
+from libc.math cimport ceil
+
+import select
+import time
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int epoll_wait(int epoll, epoll_event *events, int most, int timeout_ms)
+
+cdef enum:
+    MOST_EVENTS = 512
+
+
+cdef class Poller:
+    """As `select.epoll`, but for `collect`."""
+
+    cdef object _epoll
+    cdef int _fd
+    cdef readonly object register, modify, unregister
+    cdef epoll_event _reported[MOST_EVENTS]
+
+    def __init__(self):
+        self._epoll = select.epoll()
+        self._fd = self._epoll.fileno()
+        self.register = self._epoll.register
+        self.modify = self._epoll.modify
+        self.unregister = self._epoll.unregister
+
+    def close(self):
+        self._fd = -1
+        self._epoll.close()
+
+    def collect(self, events, timeout):
+        """Append the events there are to *events*, as (descriptor, mask), waiting up to *timeout* seconds for one."""
+        cdef int count, i, timeout_ms
+        cdef double deadline = 0
+        count = epoll_wait(self._fd, self._reported, MOST_EVENTS, 0)
+        if count == 0 and (timeout is None or timeout > 0):
+            timeout_ms = -1
+            if timeout is not None:
+                deadline = time.monotonic() + timeout
+                timeout_ms = <int>ceil(timeout * 1000)
+            PyErr_CheckSignals()  # what came since Python code ran last would not end the wait
+            while True:
+                with nogil:
+                    count = epoll_wait(self._fd, self._reported, MOST_EVENTS, timeout_ms)
+                if count >= 0 or c_errno != EINTR:
+                    break
+                PyErr_CheckSignals()
+                if timeout is not None:
+                    timeout_ms = <int>ceil(max(0.0, deadline - time.monotonic()) * 1000)
+        if count < 0 and c_errno != EINTR:
+            PyErr_SetFromErrno(OSError)
+        for i in range(count):
+            events.append((self._reported[i].data.fd, self._reported[i].events))

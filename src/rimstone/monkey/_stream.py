@@ -1,0 +1,58 @@
+"""The socket methods that everything goes through: recv, recv_into, send, sendall. The others are in `_socket.py`.
+
+A file of its own so that the compiled core can make C functions of them: between the user's frame and the switch there
+is then no other Python frame, and from CPython 3.12 on each of those costs time at every switch.
+"""
+
+import _socket
+from typing import Any
+
+from rimstone.hub import scheduler
+
+__all__ = ["METHODS"]
+
+_Raw = _socket.socket
+_here = scheduler.here
+
+
+def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
+    hub: scheduler.Hub | None = _here.get()
+    if hub is None:
+        return _Raw.recv(self, bufsize, flags)
+    timeout = self.gettimeout()
+    if timeout == 0:
+        return _Raw.recv(self, bufsize, flags)
+    return hub.io.recv(self, bufsize, flags, timeout)
+
+
+def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    hub: scheduler.Hub | None = _here.get()
+    if hub is None:
+        return _Raw.recv_into(self, buffer, nbytes, flags)
+    timeout = self.gettimeout()
+    if timeout == 0:
+        return _Raw.recv_into(self, buffer, nbytes, flags)
+    return hub.io.recv_into(self, buffer, nbytes, flags, timeout)
+
+
+def send(self: Any, data: Any, flags: int = 0, /) -> int:
+    hub: scheduler.Hub | None = _here.get()
+    if hub is None:
+        return _Raw.send(self, data, flags)
+    timeout = self.gettimeout()
+    if timeout == 0:
+        return _Raw.send(self, data, flags)
+    return hub.io.send(self, data, flags, timeout)
+
+
+def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
+    hub: scheduler.Hub | None = _here.get()
+    if hub is None:
+        return _Raw.sendall(self, data, flags)
+    timeout = self.gettimeout()
+    if timeout == 0:
+        return _Raw.sendall(self, data, flags)
+    return hub.io.sendall(self, data, flags, timeout)
+
+
+METHODS = (recv, recv_into, send, sendall)
