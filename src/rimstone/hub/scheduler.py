@@ -46,7 +46,7 @@ from rimstone.hub import _native
 from rimstone.hub.taskcore import Guest, TaskCore
 from rimstone.hub.timers import NEVER, Timers
 from rimstone.iomodel import IOModel, choose
-from rimstone.iomodel.base import TIMEOUT, UNPARKED, Scheduler
+from rimstone.iomodel.base import UNPARKED, Scheduler
 
 if TYPE_CHECKING:
     from rimstone.hub.parking import TaskWaiter
@@ -210,6 +210,10 @@ class Hub(Scheduler):
         self.tasks.discard(task)
         if self._closing is not None and not self.tasks:
             self._closing.unpark()
+
+    def add_timer(self, task: TaskCore) -> None:
+        """See to it that *task*, whose `deadline` is earlier than its `timer`, is woken in time."""
+        self._timers.add(task)
 
     def wake_if_blocked(self) -> None:
         """What a signal handler has just made ready must not wait for the next event. From the hub's thread."""
@@ -407,7 +411,7 @@ class Hub(Scheduler):
         if timers:
             now = clock.monotonic()
             while (task := timers.due(now)) is not None:
-                self.make_ready(task, TIMEOUT)
+                task.fire()
 
     def _give_to_root(self, error: BaseException) -> None:
         """Something was raised that belongs to no task: a signal handler's exception, or a failed `run_soon`."""

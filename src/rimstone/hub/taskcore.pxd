@@ -13,6 +13,7 @@ cdef class TaskCore:
     cpdef _tell_waiters(self)
     cpdef raise_pending(self)
     cpdef throw_in(self, error)
+    cpdef fire(self)
     cpdef ready(self)
     cpdef add_waiter(self, waiting)
     cpdef remove_waiter(self, waiting)

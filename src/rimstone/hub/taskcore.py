@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from rimstone.errors import HubError, TaskExit
 from rimstone.hub.timers import NEVER
-from rimstone.iomodel.base import KILLED
+from rimstone.iomodel.base import KILLED, TIMEOUT
 
 if TYPE_CHECKING:
     from rimstone.hub.parking import TaskWaiter, Waiter
@@ -185,6 +185,10 @@ class TaskCore:
             self.pending = error
             self.hub.make_ready(self, KILLED)
             self.hub.wake_if_blocked()
+
+    def fire(self) -> None:
+        """Its deadline has come."""
+        self.hub.make_ready(self, TIMEOUT)
 
     # -- waiting for its end -----------------------------------------------------------------------------------
 
