@@ -1,4 +1,5 @@
 cimport cython
+from rimstone.iomodel.base cimport Scheduler
 
 
 @cython.final
@@ -9,5 +10,5 @@ cdef class Greenlets:
 
 @cython.final
 cdef class PerThread:
-    cpdef object get(self)
+    cpdef Scheduler get(self)
     cpdef object set(self, object value)

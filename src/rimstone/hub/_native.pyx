@@ -1,5 +1,7 @@
 """What the scheduler needs of greenlet and of the thread, in C. `_native.py` is its twin: keep the two alike."""
 
+from rimstone.iomodel.base cimport Scheduler
+
 cdef extern from "greenlet/greenlet.h":
     ctypedef class greenlet.greenlet [object PyGreenlet, check_size ignore]:
         pass
@@ -35,10 +37,10 @@ cdef class Greenlets:
 cdef class PerThread:
     """One object for each thread, kept alive by whoever sets it. There is only one such table in a process."""
 
-    cpdef object get(self):
+    cpdef Scheduler get(self):
         if rimstone_value is NULL:
             return None
-        return <object>rimstone_value
+        return <Scheduler>rimstone_value
 
     cpdef object set(self, object value):
         global rimstone_value

@@ -1,16 +1,16 @@
 cimport cython
-from rimstone.hub.scheduler cimport Hub as CHub
-from rimstone.hub.taskcore cimport TaskCore as CTaskCore
+from rimstone.hub.scheduler cimport Hub
+from rimstone.hub.taskcore cimport TaskCore
 
 
 cdef class TaskWaiter:
-    cdef CHub _hub
-    cdef CTaskCore _task
+    cdef Hub _hub
+    cdef TaskCore _task
     cdef public bint granted
 
     @cython.locals(reason=int)
     cpdef park(self, deadline=*)
-    @cython.locals(hub=CHub)
+    @cython.locals(hub=Hub)
     cpdef unpark(self)
     cpdef wake_task(self)
     cpdef cancel(self)

@@ -1,53 +1,56 @@
 cimport cython
-from rimstone.hub._native cimport Greenlets as CGreenlets, PerThread as CPerThread
-from rimstone.hub.taskcore cimport TaskCore as CTaskCore
-from rimstone.hub.timers cimport Timers as CTimers
-from rimstone.iomodel.base cimport IOModel as CIOModel, Scheduler
+from rimstone.hub._native cimport Greenlets, PerThread
+from rimstone.hub.taskcore cimport TaskCore
+from rimstone.hub.timers cimport Timers
+from rimstone.iomodel.base cimport Scheduler
 
-cdef CPerThread _here
+cdef PerThread _here
+cdef int UNPARKED
 
 
 cdef class Hub(Scheduler):
     cdef public object thread_id, on_idle
-    cdef public CIOModel io
-    cdef public CTaskCore root
+    cdef public TaskCore root
     cdef public set tasks
     cdef public Py_ssize_t switches, polls
     cdef public bint polling, forked, closed
-    cdef object _ready, _unparked, _soon, _struck, _closing, _launcher
-    cdef Py_ssize_t _round
-    cdef CTimers _timers
+    cdef object _ready, _new, _runner, _unparked, _soon, _struck, _closing, _launcher
+    cdef Py_ssize_t _round, _new_ready
+    cdef Timers _timers
     cdef readonly bint _scheduling
     cdef bint _blocked
-    cdef CTaskCore _starting
+    cdef TaskCore _starting
     cdef list _idle
-    cdef CGreenlets _greenlets
+    cdef Greenlets _greenlets
     cdef object __weakref__
 
-    @cython.locals(task=CTaskCore)
+    @cython.locals(task=TaskCore)
     cpdef int park(self, deadline=*, waiting=*) except -1
-    @cython.locals(task=CTaskCore)
+    @cython.locals(task=TaskCore)
     cpdef reschedule(self)
-    @cython.locals(parked=CTaskCore)
+    @cython.locals(parked=TaskCore)
     cpdef make_ready(self, task, int reason)
     cpdef unpark_soon(self, waiting)
     cpdef start(self, task)
     cpdef forget(self, task)
     cpdef wake_if_blocked(self)
-    cpdef bint is_running(self, CTaskCore task) except -1
-    @cython.locals(task=CTaskCore, idle=list)
-    cdef _run_task(self, me)
-    @cython.locals(task=CTaskCore)
+    cpdef bint is_running(self, TaskCore task) except -1
+    @cython.locals(ended=TaskCore)
+    cdef TaskCore _begin(self, bint has_run)
+    @cython.locals(task=TaskCore, idle=list)
+    cdef TaskCore _find_work(self)
+    @cython.locals(task=TaskCore)
     cdef _settle(self, error)
-    @cython.locals(following=CTaskCore, idle=list)
-    cdef _switch_away(self, CTaskCore task, waiting, bint ready)
-    cdef CTaskCore _following(self, CTaskCore task, bint ready)
-    @cython.locals(task=CTaskCore)
-    cdef CTaskCore _next(self)
-    @cython.locals(deadline=double)
+    @cython.locals(following=TaskCore, idle=list)
+    cdef _switch_away(self, TaskCore task, waiting, bint ready)
+    cdef _switch_away_with_guest(self, TaskCore task, waiting, bint ready)
+    cdef TaskCore _following(self, TaskCore task, bint ready)
+    @cython.locals(task=TaskCore)
+    cdef TaskCore _next(self)
+    @cython.locals(deadline=double, task=TaskCore)
     cdef _poll(self)
     cdef _take_news(self)
-    @cython.locals(timers=CTimers, now=double, task=CTaskCore)
+    @cython.locals(timers=Timers, now=double, task=TaskCore)
     cdef _look(self, timeout)
     cdef _give_to_root(self, error)
 

@@ -55,6 +55,7 @@ __all__ = ["Hub", "close_hub", "current_hub", "forking_task", "get_hub", "live_t
 
 _LONGEST_POLL_SECONDS = 86_400.0  # epoll counts milliseconds in an int; whoever sleeps longer polls more than once
 _CLOSING_SECONDS = 1.0
+_STARTS = 256  # new tasks that start in one round, see `start`
 _BUDGET = 64  # operations that a task may do one after the other, without having to wait, before the others get a turn
 
 
@@ -82,7 +83,7 @@ class Hub(Scheduler):
         self.root.guest = _state.guest
         self.current = self.root
         self.budget = _BUDGET
-        self.tasks: set[TaskCore] = set()  # started and not done; a parked greenlet must never become garbage
+        self.tasks: set[Any] = set()  # started and not done; a parked greenlet must never become garbage
         self.on_idle: Callable[[], bool] | None = None
         self.switches = 0
         self.polls = 0
@@ -90,6 +91,8 @@ class Hub(Scheduler):
         self.forked = False  # this is a copy in a forked child; see `_after_fork_in_child`
         self.closed = False  # no task of it runs again
         self._ready: deque[TaskCore] = deque()
+        self._new: deque[TaskCore] = deque()  # to be started, beyond what `_ready` has of them
+        self._new_ready = 0  # tasks in `_ready` that have not started
         self._round = 0  # how many more ready tasks may run before the next poll
         self._timers = Timers()
         self._unparked: deque[TaskWaiter] = deque()  # by other threads
@@ -101,6 +104,7 @@ class Hub(Scheduler):
         self._starting: TaskCore | None = None
         self._idle: list[Any] = []  # runners whose tasks have ended
         self._greenlets = _native.Greenlets()
+        self._runner = self._run_tasks  # one bound method for all of them
         self._launcher = greenlet(self._launch, getcurrent())
         # Now and not with the first task: whoever parks first may be deep in a recursion, and every task inherits it.
         self._launcher.switch(getcurrent())
@@ -124,7 +128,7 @@ class Hub(Scheduler):
             BaseException: what `Task.kill` was given. A park that has been granted returns all the same, so that what
                 was granted (a lock, an item) is not lost; the task is killed at its next park.
         """
-        task = self.current
+        task: TaskCore = self.current
         if self._scheduling or task.parked:
             raise HubError(_CANNOT_WAIT)
         if waiting is not None and waiting.granted:
@@ -135,15 +139,10 @@ class Hub(Scheduler):
             task.deadline = deadline
             if deadline < task.timer:
                 self._timers.add(task)
-        guest = task.guest
-        if guest is None:
+        if task.guest is None:
             self._switch_away(task, waiting, False)
         else:
-            guest.suspend()
-            try:
-                self._switch_away(task, waiting, False)
-            finally:
-                guest.resume()
+            self._switch_away_with_guest(task, waiting, False)
         if waiting is not None and waiting.granted:
             return UNPARKED
         # Also if the deadline or an event came before the kill: nothing was given to the task that could be lost.
@@ -158,15 +157,10 @@ class Hub(Scheduler):
             raise HubError(_CANNOT_WAIT)
         if task.pending is not None:
             task.raise_pending()
-        guest = task.guest
-        if guest is None:
+        if task.guest is None:
             self._switch_away(task, None, True)
         else:
-            guest.suspend()
-            try:
-                self._switch_away(task, None, True)
-            finally:
-                guest.resume()
+            self._switch_away_with_guest(task, None, True)
         if task.pending is not None:
             task.raise_pending()
 
@@ -198,9 +192,17 @@ class Hub(Scheduler):
     # -- starting tasks ----------------------------------------------------------------------------------------
 
     def start(self, task: TaskCore) -> None:
-        """Queue a new task; it runs when the current one parks."""
+        """Queue a new task; it runs when the current one parks.
+
+        Of a burst of new tasks some start in each round: those that end soon leave their runners to the next ones, so
+        that a hundred thousand short tasks need a few hundred greenlets.
+        """
         self.tasks.add(task)
-        self._ready.append(task)
+        if self._new_ready < _STARTS:
+            self._new_ready += 1
+            self._ready.append(task)
+        else:
+            self._new.append(task)
         self.wake_if_blocked()
         if self._closing is not None:
             self._closing.unpark()
@@ -240,55 +242,82 @@ class Hub(Scheduler):
         del creator
         while True:
             try:
-                greenlet(self._run_tasks, getcurrent()).switch()
+                greenlet(self._runner, getcurrent()).switch()
             except GreenletExit:
                 return
             except BaseException as error:
-                self._give_to_root(error)
+                self._settle(error)
 
     def _run_tasks(self) -> None:
-        """A runner: runs the task that was left in `_starting`, then the next one, or lies idle until there is one."""
-        me = getcurrent()
+        """A runner: runs the task that was left in `_starting`, then the next one, or lies idle until there is one.
+
+        The C stack of this function and its callees is copied at every switch of the task that runs here, so the user's
+        function is called from here, and everything else happens in functions that have returned by then.
+        """
+        task = self._begin(False)
+        while task is not None:
+            try:
+                if task._kwargs is None:
+                    task._value = task._function(*task._args)
+                else:
+                    task._value = task._function(*task._args, **task._kwargs)
+            except BaseException as error:
+                task._error = error
+            task = None  # it must not live as long as this runner
+            task = self._begin(True)
+
+    def _begin(self, has_run: bool) -> TaskCore | None:
+        """End the task that has just run here, and find the next one to run here; None if the hub is garbage."""
         thrown: BaseException | None = None
+        ended = self.current if has_run else None
         while True:
             try:
                 if thrown is not None:
-                    self._settle(thrown)
+                    self._give_to_root(thrown)
                     thrown = None
-                self._run_task(me)
-            except GreenletExit:  # the hub is garbage
-                return
+                if ended is not None:
+                    ended.end()
+                    ended = None
+                return self._find_work()
+            except GreenletExit:
+                return None
             except BaseException as error:  # no call here: another one may strike
                 thrown = error
 
-    def _run_task(self, me: greenlet) -> None:
+    def _find_work(self) -> TaskCore:
+        me = self._greenlets.current()
         idle = self._idle
-        task = self._starting
-        if task is None:  # the last one has ended, or a signal handler has struck
-            if not idle or idle[-1] is not me:
-                idle.append(me)
-            task = self._next()
-            # From here to the switch no call: a signal handler may raise at each.
-            if task.greenlet is not None:
-                me.gr_context = None  # what the last task kept there may go
-                self.current = task
-                self.switches += 1
-                self._greenlets.switch(task.greenlet)
-                return  # whoever woke us has left a task in `_starting`, and has taken us off the list
-            del idle[-1]
-            self._starting = task
-        task.greenlet = me
-        self.current = task
-        self.switches += 1
-        self.budget = _BUDGET
-        self._starting = None
-        me.gr_context = task.context
-        task.run()
+        while True:
+            task = self._starting
+            if task is None:
+                if not idle or idle[-1] is not me:
+                    idle.append(me)
+                task = self._next()
+                # From here to the switch no call: a signal handler may raise at each.
+                if task.greenlet is not None:
+                    me.gr_context = None  # what the last task kept there may go
+                    self.current = task
+                    self.switches += 1
+                    self._greenlets.switch(task.greenlet)
+                    continue  # whoever woke us has left a task in `_starting`, and has taken us off the list
+                del idle[-1]
+                self._starting = task
+            task.greenlet = me
+            self.current = task
+            self.switches += 1
+            self.budget = _BUDGET
+            self._starting = None
+            self._new_ready -= 1
+            if not task._done:
+                task.started = True
+                me.gr_context = task.context
+                return task
+            task.greenlet = None  # it was killed before it started
 
     def _settle(self, error: BaseException) -> None:
-        """A signal handler raised while a runner worked, or while a task began or ended."""
+        """A runner has died of what a signal handler raised, or the launcher was struck."""
         task = self.current
-        if task.greenlet is self._greenlets.current():
+        if task.greenlet is not None and task.greenlet.dead:
             task.end_with(error)
         else:
             self._give_to_root(error)
@@ -303,15 +332,8 @@ class Hub(Scheduler):
         if waiting is not None and waiting.granted:  # by a signal handler, a moment ago
             task.deadline = NEVER
             return
-        task.parked = not ready
-        # No call may stand between the line above and the `try`.
-        try:
-            following = self._following(task, ready)
-        except BaseException:  # the second of two that came within microseconds: let it be this task's after all
-            task.parked = False
-            task.deadline = NEVER
-            raise
-        # Nor from here to the switch.
+        following = self._following(task, ready)
+        # No call may stand between the line above and the switch.
         if following is task:
             self.budget = _BUDGET
             return
@@ -330,20 +352,35 @@ class Hub(Scheduler):
             self._greenlets.switch(following.greenlet)
         self.budget = _BUDGET
 
+    def _switch_away_with_guest(self, task: TaskCore, waiting: "TaskWaiter | None", ready: bool) -> None:
+        guest = task.guest
+        assert guest is not None
+        guest.suspend()
+        try:
+            self._switch_away(task, waiting, ready)
+        finally:
+            guest.resume()
+
     def _following(self, task: TaskCore, ready: bool) -> TaskCore:
-        """What `_next` says, whatever signal handlers raise meanwhile; *ready*: first put *task* into the queue."""
+        """Park *task*, or queue it if *ready*; then what `_next` says, whatever signal handlers raise meanwhile."""
         thrown: BaseException | None = None
-        while True:
-            try:
-                if thrown is not None:
-                    self._give_to_root(thrown)
-                    thrown = None
-                if ready:
-                    ready = False
-                    self._ready.append(task)
-                return self._next()
-            except BaseException as error:  # no call here: another one may strike
-                thrown = error
+        try:
+            task.parked = not ready
+            while True:
+                try:
+                    if thrown is not None:
+                        self._give_to_root(thrown)
+                        thrown = None
+                    if ready:
+                        ready = False
+                        self._ready.append(task)
+                    return self._next()
+                except BaseException as error:  # no call here: another one may strike
+                    thrown = error
+        except BaseException:  # the second of two that came within microseconds: let it be this task's after all
+            task.parked = False
+            task.deadline = NEVER
+            raise
 
     def _next(self) -> TaskCore:
         """The next task to run. Polls once a round, so that neither IO nor timers starve; waits if nothing can run."""
@@ -366,6 +403,14 @@ class Hub(Scheduler):
     def _poll(self) -> None:
         """Make tasks ready: what other threads asked for, then IO, then timers; wait for one if there is none."""
         ready = self._ready
+        new = self._new
+        if not ready:
+            self._new_ready = 0
+        while new and self._new_ready < _STARTS:
+            task = new[0]
+            del new[0]
+            self._new_ready += 1
+            ready.append(task)
         self._take_news()
         asks = self.on_idle
         if ready or asks is not None:
@@ -448,7 +493,7 @@ class Hub(Scheduler):
         """Kill each task once, those too that others spawn while they end; a task may catch the kill and go on."""
         from rimstone.hub.parking import TaskWaiter
 
-        killed: set[TaskCore] = set()
+        killed: set[Any] = set()
         while self.tasks:
             waiting = self._closing = TaskWaiter(self)  # for the end of the last task, or a new one
             for task in self.tasks - killed:
@@ -542,6 +587,7 @@ def close_hub() -> None:
 def swap_guest(guest: "Guest | None") -> "Guest | None":
     """Make *guest* what the running task hosts, and return what it hosted before. See `Guest` and `aio`."""
     hub: Hub | None = _here.get()
+    before: Guest | None
     if hub is not None and hub.current is not hub.root:
         before, hub.current.guest = hub.current.guest, guest
         return before

@@ -3,10 +3,10 @@ cdef class TaskCore:
     cdef public object _function, _args, _kwargs, _name, _value, _error, _waiters
     cdef public Py_ssize_t number
     cdef public double deadline, timer
-    cdef public int reason, _getters
-    cdef public bint started, parked, _done
+    cdef public int _getters
+    cdef public char reason, started, parked, _done
 
-    cpdef run(self)
+    cpdef end(self)
     cpdef end_with(self, error)
     cpdef abandon(self)
     cpdef _finish(self)

@@ -71,7 +71,7 @@ class TaskCore:
         self._name = name
         self._function: Any = function  # after the end only its name
         self._args = args
-        self._kwargs = kwargs
+        self._kwargs = kwargs or None  # an empty dictionary for each task would be memory, and work for the collector
         self.greenlet: Any = None
         self.started = False
         self.parked = False
@@ -91,21 +91,10 @@ class TaskCore:
 
     # -- called by the hub -------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Run the function, and tell everybody that it is done."""
-        if self._done:  # killed before it started
-            return
-        function, args, kwargs = self._function, self._args, self._kwargs
-        assert function is not None
-        self._args, self._kwargs = (), {}
-        self.started = True
-        try:
-            self._value = function(*args, **kwargs)
-        except TaskExit as leaving:
-            self._value = leaving  # as gevent does: a killed task is a success
-        except BaseException as error:
-            self._error = error
-        del function, args, kwargs  # the traceback of an error keeps this frame
+    def end(self) -> None:
+        """The function has returned, or raised: tell everybody."""
+        if isinstance(self._error, TaskExit):
+            self._value, self._error = self._error, None  # as gevent does: a killed task is a success
         if self.hub.forked:
             self._leave_child()
         self._done = True
@@ -135,7 +124,7 @@ class TaskCore:
         hub = self.hub
         if self in hub.tasks:
             hub.forget(self)
-            self._args, self._kwargs = (), {}
+            self._args, self._kwargs = (), None
             self._function = getattr(self._function, "__qualname__", None)  # what it refers to may go
             self.locals = self.context = self.waiting = self.pending = None
             error = self._error
@@ -194,7 +183,7 @@ class TaskCore:
 
     def ready(self) -> bool:
         """True when the task is done, in whatever way."""
-        return self._done
+        return bool(self._done)
 
     def add_waiter(self, waiting: "Waiter") -> None:
         """Unpark *waiting* when the task ends, unless it has ended already. From any thread."""

@@ -1,5 +1,5 @@
 cimport cython
-from rimstone.hub.taskcore cimport TaskCore as CTaskCore
+from rimstone.hub.taskcore cimport TaskCore
 
 
 cdef class Timers:
@@ -7,12 +7,12 @@ cdef class Timers:
     cdef public object _order
     cdef public Py_ssize_t _compact_at
 
-    cpdef add(self, CTaskCore task)
-    @cython.locals(deadline=double, task=CTaskCore)
+    cpdef add(self, TaskCore task)
+    @cython.locals(deadline=double, task=TaskCore)
     cpdef double next_deadline(self) except? -1
-    @cython.locals(deadline=double, task=CTaskCore)
+    @cython.locals(deadline=double, task=TaskCore)
     cpdef due(self, double now)
-    @cython.locals(deadline=double, task=CTaskCore)
+    @cython.locals(deadline=double, task=TaskCore)
     cpdef _settle_first(self)
-    @cython.locals(task=CTaskCore)
+    @cython.locals(task=TaskCore)
     cpdef _compact(self)

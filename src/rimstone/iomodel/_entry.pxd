@@ -1,6 +1,15 @@
 cimport cython
 
 
+@cython.final
+cdef class Sockets:
+    cdef object _plain
+
+    cpdef int fd(self, sock) except? -2
+    cpdef timeout(self, sock)
+
+
+@cython.final
 cdef class SocketEntry:
     cdef readonly int fd
     cdef readonly object owner

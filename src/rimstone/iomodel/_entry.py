@@ -5,16 +5,24 @@ for nearly every wait.
 """
 
 import _socket
+import operator
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from rimstone.iomodel._view import View, view_of
 
-__all__ = ["SocketEntry"]
+__all__ = ["SocketEntry", "Sockets"]
 
 MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 _INTERNET = frozenset(getattr(_socket, name) for name in ("AF_INET", "AF_INET6") if hasattr(_socket, name))
+
+
+class Sockets:
+    """What a socket object says of itself: its descriptor, and its timeout in seconds."""
+
+    fd = staticmethod(operator.methodcaller("fileno"))
+    timeout = staticmethod(operator.methodcaller("gettimeout"))
 
 
 class SocketEntry:

@@ -6,6 +6,7 @@ The interpreter lock is kept: a call that never waits is shorter than giving the
 import _socket
 import errno
 import os
+import socket
 import weakref
 
 from rimstone.iomodel._view import view_of
@@ -31,6 +32,49 @@ cdef object _INTERNET = (_socket.AF_INET, _socket.AF_INET6)
 cdef enum:
     SCRATCH_BYTES = 65536
 cdef char _scratch[SCRATCH_BYTES]  # one for all threads: the lock is held while it is in use
+
+
+cdef struct PySocketSockObject:
+    # The beginning of what Modules/socketmodule.h of CPython has; `_has_this_layout` looks whether it is so.
+    Py_ssize_t ob_refcnt
+    void *ob_type
+    int sock_fd
+    int sock_family
+    int sock_type
+    int sock_proto
+    void *errorhandler
+    long long sock_timeout  # in nanoseconds; negative: none
+
+
+cdef bint _has_this_layout() except -1:
+    cdef PySocketSockObject *c_sock
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        c_sock = <PySocketSockObject *><void *>sock
+        for timeout, nanoseconds in ((7.25, 7_250_000_000), (0.0, 0), (None, None)):
+            sock.settimeout(timeout)
+            if c_sock.sock_timeout != nanoseconds if nanoseconds is not None else c_sock.sock_timeout >= 0:
+                return False
+        told = (c_sock.sock_fd, c_sock.sock_family, c_sock.sock_type, c_sock.sock_proto)
+        return told == (sock.fileno(), sock.family, sock.type, sock.proto)
+
+
+cdef class Sockets:
+    """See `_entry.py`. Of a plain socket.socket both are read from its C structure."""
+
+    def __init__(self):
+        self._plain = socket.socket if _has_this_layout() else None
+
+    cpdef int fd(self, sock) except? -2:
+        if type(sock) is self._plain:
+            return (<PySocketSockObject *><void *>sock).sock_fd
+        return sock.fileno()
+
+    cpdef timeout(self, sock):
+        cdef long long nanoseconds
+        if type(sock) is self._plain:
+            nanoseconds = (<PySocketSockObject *><void *>sock).sock_timeout
+            return None if nanoseconds < 0 else nanoseconds * 1e-9
+        return sock.gettimeout()
 
 
 cdef bint _again(ssize_t result) except -1:

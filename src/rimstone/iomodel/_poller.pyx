@@ -1,11 +1,13 @@
 """The kernel's epoll object, in C: it keeps the interpreter lock unless it must wait. `_poller.py` is its twin."""
 
+import select
+import time
+
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from libc.errno cimport EINTR, errno as c_errno
 from libc.math cimport ceil
 
-import select
-import time
+from rimstone.iomodel.epoll cimport EpollModel
 
 cdef extern from "sys/epoll.h" nogil:
     ctypedef union epoll_data_t:
@@ -20,12 +22,12 @@ cdef enum:
 
 
 cdef class Poller:
-    """As `select.epoll`, but for `collect`."""
+    """As `select.epoll`, but for `poll`."""
 
     cdef object _epoll
-    cdef int _fd
+    cdef int _fd, _count, _next
     cdef readonly object register, modify, unregister
-    cdef epoll_event _reported[MOST_EVENTS]
+    cdef epoll_event _events[MOST_EVENTS]
 
     def __init__(self):
         self._epoll = select.epoll()
@@ -38,26 +40,34 @@ cdef class Poller:
         self._fd = -1
         self._epoll.close()
 
-    def collect(self, events, timeout):
-        """Append the events there are to *events*, as (descriptor, mask), waiting up to *timeout* seconds for one."""
-        cdef int count, i, timeout_ms
+    def poll(self, EpollModel model, timeout):
+        """Pass all events there are to `model.happened`, waiting up to *timeout* seconds for one."""
+        cdef int count, timeout_ms
         cdef double deadline = 0
-        count = epoll_wait(self._fd, self._reported, MOST_EVENTS, 0)
-        if count == 0 and (timeout is None or timeout > 0):
-            timeout_ms = -1
-            if timeout is not None:
-                deadline = time.monotonic() + timeout
-                timeout_ms = <int>ceil(timeout * 1000)
-            PyErr_CheckSignals()  # what came since Python code ran last would not end the wait
-            while True:
-                with nogil:
-                    count = epoll_wait(self._fd, self._reported, MOST_EVENTS, timeout_ms)
-                if count >= 0 or c_errno != EINTR:
-                    break
-                PyErr_CheckSignals()
+        cdef epoll_event *event
+        if self._next == self._count:  # else something was raised while the last ones were passed on
+            count = epoll_wait(self._fd, self._events, MOST_EVENTS, 0)
+            if count == 0 and (timeout is None or timeout > 0):
+                timeout_ms = -1
                 if timeout is not None:
-                    timeout_ms = <int>ceil(max(0.0, deadline - time.monotonic()) * 1000)
-        if count < 0 and c_errno != EINTR:
-            PyErr_SetFromErrno(OSError)
-        for i in range(count):
-            events.append((self._reported[i].data.fd, self._reported[i].events))
+                    deadline = time.monotonic() + timeout
+                    timeout_ms = <int>ceil(timeout * 1000)
+                PyErr_CheckSignals()  # a signal that came since Python code ran last would not end the wait
+                while True:
+                    with nogil:
+                        count = epoll_wait(self._fd, self._events, MOST_EVENTS, timeout_ms)
+                    if count >= 0 or c_errno != EINTR:
+                        break
+                    PyErr_CheckSignals()
+                    if timeout is not None:
+                        timeout_ms = <int>ceil(max(0.0, deadline - time.monotonic()) * 1000)
+            if count < 0:
+                if c_errno != EINTR:
+                    PyErr_SetFromErrno(OSError)
+                count = 0
+            self._count = count
+            self._next = 0
+        while self._next < self._count:
+            event = &self._events[self._next]
+            model.happened(event.data.fd, event.events)
+            self._next += 1

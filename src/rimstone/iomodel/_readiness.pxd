@@ -1,39 +1,48 @@
 cimport cython
-from rimstone.iomodel._entry cimport SocketEntry as CSocketEntry
+from rimstone.iomodel._entry cimport SocketEntry, Sockets
 from rimstone.iomodel.base cimport IOModel, Scheduler
+
+cdef int READ, WRITE, IO, TIMEOUT, MSG_DONTWAIT, MSG_WAITALL
 
 
 cdef class ReadinessModel(IOModel):
+    cdef Sockets _sockets
     cdef public list _entries
     cdef public dict _readers, _writers
 
     cpdef _watch(self, int fd)
-    cpdef _arm(self, CSocketEntry entry)
-    cpdef _disarm(self, CSocketEntry entry)
-    cpdef _entry_at(self, Py_ssize_t fd)
-    @cython.locals(entry=CSocketEntry)
+    cpdef _arm(self, SocketEntry entry)
+    cpdef _disarm(self, SocketEntry entry)
+    cpdef SocketEntry _entry_at(self, Py_ssize_t fd)
+    @cython.locals(entry=SocketEntry)
+    cpdef int _wanted(self, Py_ssize_t fd) except -1
+    @cython.locals(entry=SocketEntry)
     cpdef _ready(self, Py_ssize_t fd, int events)
     cdef _wake(self, waiting)
     cdef _wake_by_number(self, dict waiting, Py_ssize_t fd)
-    @cython.locals(scheduler=Scheduler, fd=int, reason=int)
-    cdef bint _wait_entry(self, CSocketEntry entry, int direction, deadline) except -1
+    cdef _delist(self, int fd, task)
+    @cython.locals(scheduler=Scheduler, reason=int)
+    cdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
+    cdef _enlist_at(self, SocketEntry entry, int direction, task)
+    cdef bint _is_displaced(self, SocketEntry entry) except -1
+    cdef _leave(self, SocketEntry entry, task)
     @cython.locals(fd=int)
-    cdef bint _woken(self, CSocketEntry entry, int reason) except -1
-    @cython.locals(scheduler=Scheduler, entries=list, fd=int, entry=CSocketEntry)
-    cdef CSocketEntry _entry_of(self, sock)
-    @cython.locals(entry=CSocketEntry)
+    cdef _come_back(self, SocketEntry entry, sock)
+    @cython.locals(scheduler=Scheduler, entries=list, fd=int, entry=SocketEntry)
+    cdef SocketEntry _entry_of(self, sock)
+    @cython.locals(entry=SocketEntry, data=bytes)
     cpdef recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
-    @cython.locals(entry=CSocketEntry, count=Py_ssize_t)
+    @cython.locals(entry=SocketEntry, count=Py_ssize_t)
     cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
-    @cython.locals(entry=CSocketEntry, sent=Py_ssize_t)
+    @cython.locals(entry=SocketEntry, sent=Py_ssize_t)
     cpdef send(self, sock, data, int flags, timeout)
     @cython.locals(sent=Py_ssize_t)
-    cdef Py_ssize_t _send_some(self, CSocketEntry entry, data, int flags, deadline) except -1
-    @cython.locals(entry=CSocketEntry, sent=Py_ssize_t)
+    cdef Py_ssize_t _send_some(self, SocketEntry entry, sock, data, int flags, deadline) except -1
+    @cython.locals(entry=SocketEntry, sent=Py_ssize_t)
     cpdef sendall(self, sock, data, int flags, timeout)
     cpdef accept(self, sock, timeout)
     cpdef connect(self, sock, address, timeout)
-    cdef _wait_or_raise(self, CSocketEntry entry, int direction, deadline)
 
 
-cdef _take_out(CSocketEntry entry, task)
+cdef _timed_out()
+cdef _take_out(SocketEntry entry, task)

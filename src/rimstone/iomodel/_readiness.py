@@ -32,7 +32,7 @@ the operation, not after it: a kill that is raised then takes nothing with it th
 import _socket
 import errno
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 from rimstone import clock
 from rimstone.iomodel import _entry
@@ -57,6 +57,7 @@ class ReadinessModel(IOModel):
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__(scheduler)
+        self._sockets = _entry.Sockets()
         self._entries: list[_entry.SocketEntry | None] = []  # by descriptor number
         # Tasks that wait for a number rather than a socket. Several may wait for the same one, as threads may: all are
         # woken and try.
@@ -161,9 +162,11 @@ class ReadinessModel(IOModel):
 
     def wait_socket(self, sock: Any, events: int, deadline: float | None = None) -> bool:
         entry = self._entry_of(sock)
-        return self._wait_both(entry, deadline) if events == READ | WRITE else self._wait_entry(entry, events, deadline)
+        if events == READ | WRITE:
+            return self._wait_both(entry, sock, deadline)
+        return self._wait_entry(entry, sock, events, deadline) != TIMEOUT
 
-    def _wait_both(self, entry: _entry.SocketEntry, deadline: float | None) -> bool:
+    def _wait_both(self, entry: _entry.SocketEntry, sock: Any, deadline: float | None) -> bool:
         task = self.scheduler.current
         fd = entry.fd
         try:
@@ -174,38 +177,50 @@ class ReadinessModel(IOModel):
             self._delist(fd, task)
             if not entry.closed:
                 self._disarm(entry)
-        return self._woken(entry, reason)
-
-    def _wait_entry(self, entry: _entry.SocketEntry, direction: int, deadline: float | None) -> bool:
-        """Wait after EAGAIN; False if *deadline* came first."""
-        scheduler = self.scheduler
-        task = scheduler.current
-        fd = entry.fd
-        reason = 0
-        try:
-            if self._entries[fd] is not entry:
-                self._enlist(fd, direction, task)  # another socket with that number has the table
-            elif direction == READ:
-                entry.reader = task if entry.reader is None else _both(entry.reader, task)
-            else:
-                entry.writer = task if entry.writer is None else _both(entry.writer, task)
-            self._arm(entry)
-            reason = scheduler.park(deadline)
-        finally:
-            if reason != IO:  # after an event it has left already
-                _take_out(entry, task)
-                self._delist(fd, task)
-                if not entry.closed:
-                    self._disarm(entry)
-        return self._woken(entry, reason)
-
-    def _woken(self, entry: _entry.SocketEntry, reason: int) -> bool:
-        """After a wait: is the entry's number still its owner's? If not, it may be another connection's by now."""
         if reason == TIMEOUT:
             return False
-        owner = entry.owner()
+        self._come_back(entry, sock)
+        return True
+
+    def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
+        """Wait after EAGAIN; returns why it is over: IO, UNPARKED, TIMEOUT."""
+        scheduler = self.scheduler
+        task = scheduler.current
+        try:
+            self._enlist_at(entry, direction, task)
+            reason = scheduler.park(deadline)
+        except BaseException:  # not `finally`: this frame is copied at every switch, so it must be small
+            self._leave(entry, task)
+            raise
+        if reason != IO:  # after an event it has left already
+            self._leave(entry, task)
+        if reason != TIMEOUT and (entry.closed or self._sockets.fd(sock) != entry.fd or self._is_displaced(entry)):
+            self._come_back(entry, sock)
+        return reason
+
+    def _enlist_at(self, entry: _entry.SocketEntry, direction: int, task: Any) -> None:
+        if self._is_displaced(entry):
+            self._enlist(entry.fd, direction, task)
+        elif direction == READ:
+            entry.reader = task if entry.reader is None else _both(entry.reader, task)
+        else:
+            entry.writer = task if entry.writer is None else _both(entry.writer, task)
+        self._arm(entry)
+
+    def _is_displaced(self, entry: _entry.SocketEntry) -> bool:
+        """True if another socket object with the same number has the table."""
+        return self._entries[entry.fd] is not entry
+
+    def _leave(self, entry: _entry.SocketEntry, task: Any) -> None:
+        _take_out(entry, task)
+        self._delist(entry.fd, task)
+        if not entry.closed:
+            self._disarm(entry)
+
+    def _come_back(self, entry: _entry.SocketEntry, sock: Any) -> None:
+        """After a wait: is the entry's number still its owner's? If not, it may be another connection's by now."""
         fd = entry.fd
-        if owner is None or entry.closed or owner.fileno() != fd:
+        if entry.closed or self._sockets.fd(sock) != fd:
             entry.detach()
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if self._entries[fd] is not entry:
@@ -214,7 +229,6 @@ class ReadinessModel(IOModel):
             entry.armed = False
             if self._entries[fd] is None:
                 self._entries[fd] = entry
-        return True
 
     # -- the socket table --------------------------------------------------------------------------------------
 
@@ -225,7 +239,7 @@ class ReadinessModel(IOModel):
         if scheduler.budget < 0:
             scheduler.reschedule()
         entries = self._entries
-        fd: int = sock.fileno()
+        fd: int = self._sockets.fd(sock)
         if 0 <= fd < len(entries):
             entry = entries[fd]
             if entry is not None and entry.is_of(sock):
@@ -287,7 +301,7 @@ class ReadinessModel(IOModel):
         for entry in self._entries:
             if entry is not None:
                 entry.detach()
-        self._entries.clear()
+        self._entries[:] = [None] * len(self._entries)  # as long as it is: who still waits looks there
 
     def waits(self) -> bool:
         return bool(self._readers or self._writers) or any(
@@ -316,7 +330,8 @@ class ReadinessModel(IOModel):
                     return data
             if timeout is not None and deadline is None:
                 deadline = clock.monotonic() + timeout
-            self._wait_or_raise(entry, READ, deadline)
+            if self._wait_entry(entry, sock, READ, deadline) == TIMEOUT:
+                _timed_out()
 
     def _recv_with_flags(
         self, entry: _entry.SocketEntry, sock: Any, size_bytes: int, flags: int, timeout: float | None
@@ -325,7 +340,7 @@ class ReadinessModel(IOModel):
             if _gathers(sock, flags, timeout):
                 # The kernel ignores it together with MSG_DONTWAIT, so gather here.
                 buffer = bytearray(size_bytes)
-                count = self._recv_into_whole(entry, memoryview(buffer), flags)
+                count = self._recv_into_whole(entry, sock, memoryview(buffer), flags)
                 return bytes(buffer[:count])
             flags &= ~MSG_WAITALL
         deadline: float | None = None
@@ -334,7 +349,8 @@ class ReadinessModel(IOModel):
             if data is not None:
                 return data
             deadline = self._deadline(flags, timeout, deadline)
-            self._wait_or_raise(entry, READ, deadline)
+            if self._wait_entry(entry, sock, READ, deadline) == TIMEOUT:
+                _timed_out()
 
     def _deadline(self, flags: int, timeout: float | None, deadline: float | None) -> float | None:
         """When an operation that has just failed to go on at once must give up. *deadline*: what it was before."""
@@ -344,7 +360,7 @@ class ReadinessModel(IOModel):
             return clock.monotonic() + timeout
         return deadline
 
-    def _recv_into_whole(self, entry: _entry.SocketEntry, view: memoryview, flags: int) -> int:
+    def _recv_into_whole(self, entry: _entry.SocketEntry, sock: Any, view: memoryview, flags: int) -> int:
         """An error after some of it has come is the next call's, as in the kernel."""
         flags &= ~MSG_WAITALL
         done = 0
@@ -352,7 +368,8 @@ class ReadinessModel(IOModel):
             try:
                 count = entry.try_recv_into(view[done:], 0, flags)
                 if count < 0:
-                    self._wait_or_raise(entry, READ, None)
+                    if self._wait_entry(entry, sock, READ, None) == TIMEOUT:
+                        _timed_out()
                     continue
             except OSError:
                 if done:
@@ -368,7 +385,7 @@ class ReadinessModel(IOModel):
         if flags & MSG_WAITALL:
             view = memoryview(buffer).cast("B")
             if _gathers(sock, flags, timeout) and 0 <= size_bytes <= len(view):
-                return self._recv_into_whole(entry, view[: size_bytes or len(view)], flags)
+                return self._recv_into_whole(entry, sock, view[: size_bytes or len(view)], flags)
             flags &= ~MSG_WAITALL
         deadline: float | None = None
         while True:
@@ -376,7 +393,8 @@ class ReadinessModel(IOModel):
             if count >= 0:
                 return count
             deadline = self._deadline(flags, timeout, deadline)
-            self._wait_or_raise(entry, READ, deadline)
+            if self._wait_entry(entry, sock, READ, deadline) == TIMEOUT:
+                _timed_out()
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)
@@ -386,12 +404,13 @@ class ReadinessModel(IOModel):
             if sent >= 0:
                 break
             deadline = self._deadline(flags, timeout, deadline)
-            self._wait_or_raise(entry, WRITE, deadline)
+            if self._wait_entry(entry, sock, WRITE, deadline) == TIMEOUT:
+                _timed_out()
         if timeout is None and sent != len(data) and not flags & MSG_DONTWAIT:
-            return self._send_rest(entry, data, flags, sent)
+            return self._send_rest(entry, sock, data, flags, sent)
         return sent
 
-    def _send_rest(self, entry: _entry.SocketEntry, data: Buffer, flags: int, sent: int) -> int:
+    def _send_rest(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, sent: int) -> int:
         """A blocking socket's send takes all that it is given, and much naive code relies on it; so does this one.
 
         An error after some of it was taken is the next call's, as in the kernel.
@@ -400,17 +419,18 @@ class ReadinessModel(IOModel):
             try:
                 while sent < len(octets):
                     with octets[sent:] as rest:
-                        sent += self._send_some(entry, rest, flags, None)
+                        sent += self._send_some(entry, sock, rest, flags, None)
             except OSError:
                 pass
         return sent
 
-    def _send_some(self, entry: _entry.SocketEntry, data: Buffer, flags: int, deadline: float | None) -> int:
+    def _send_some(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, deadline: float | None) -> int:
         while True:
             sent = entry.try_send(data, flags)
             if sent >= 0:
                 return sent
-            self._wait_or_raise(entry, WRITE, deadline)
+            if self._wait_entry(entry, sock, WRITE, deadline) == TIMEOUT:
+                _timed_out()
 
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
         entry = self._entry_of(sock)
@@ -423,7 +443,7 @@ class ReadinessModel(IOModel):
                 if deadline is not None and deadline <= clock.monotonic():
                     raise TimeoutError("timed out")
                 with octets[sent:] as rest:
-                    sent += self._send_some(entry, rest, flags, deadline)
+                    sent += self._send_some(entry, sock, rest, flags, deadline)
 
     def accept(self, sock: Any, timeout: float | None) -> tuple[int, Any]:
         entry = self._entry_of(sock)
@@ -432,7 +452,7 @@ class ReadinessModel(IOModel):
         if os.get_blocking(entry.fd):
             os.set_blocking(entry.fd, False)
         accept = entry.view._accept  # type: ignore[attr-defined]
-        return self._retry(entry, READ, accept, (), clock.deadline_after(timeout))  # type: ignore[no-any-return]
+        return self._retry(entry, sock, READ, accept, (), clock.deadline_after(timeout))  # type: ignore[no-any-return]
 
     def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
         entry = self._entry_of(sock)
@@ -455,13 +475,14 @@ class ReadinessModel(IOModel):
                 self.scheduler.park(deadline)
                 raise TimeoutError("timed out")
             self.scheduler.park(pause)
-            self._woken(entry, IO)
+            self._come_back(entry, sock)
         if error == 0:
             return
         if error not in _CONNECTING:
             raise OSError(error, os.strerror(error))
         while True:
-            self._wait_or_raise(entry, WRITE, deadline)
+            if self._wait_entry(entry, sock, WRITE, deadline) == TIMEOUT:
+                _timed_out()
             error = entry.view.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if error:
                 raise OSError(error, os.strerror(error))
@@ -479,21 +500,28 @@ class ReadinessModel(IOModel):
         function = getattr(entry.view, method)
         if timeout == 0:
             return function(*args)
-        return self._retry(entry, direction, function, args, clock.deadline_after(timeout))
+        return self._retry(entry, sock, direction, function, args, clock.deadline_after(timeout))
 
     def _retry(
-        self, entry: _entry.SocketEntry, direction: int, function: Any, args: tuple[Any, ...], deadline: float | None
+        self,
+        entry: _entry.SocketEntry,
+        sock: Any,
+        direction: int,
+        function: Any,
+        args: tuple[Any, ...],
+        deadline: float | None,
     ) -> Any:
         while True:
             try:
                 return function(*args)
             except BlockingIOError:
                 pass
-            self._wait_or_raise(entry, direction, deadline)
+            if self._wait_entry(entry, sock, direction, deadline) == TIMEOUT:
+                _timed_out()
 
-    def _wait_or_raise(self, entry: _entry.SocketEntry, direction: int, deadline: float | None) -> None:
-        if not self._wait_entry(entry, direction, deadline):
-            raise TimeoutError("timed out")
+
+def _timed_out() -> NoReturn:
+    raise TimeoutError("timed out")
 
 
 def _both(waiting: Any, task: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A second socket object over the user's descriptor, for operations on it that never wait. Read `_readiness.py` first."""
+"""A second socket object over the user's descriptor, whose operations never wait. Read `_readiness.py` first."""
 
 import _socket
 import os

@@ -1,5 +1,9 @@
+cdef class IOModel
+
+
 cdef class Scheduler:
     cdef public object current
+    cdef public IOModel io
     cdef public Py_ssize_t budget
 
     cpdef int park(self, deadline=*) except -1

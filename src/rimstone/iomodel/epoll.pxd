@@ -1,15 +1,19 @@
 cimport cython
-from rimstone.iomodel._entry cimport SocketEntry as CSocketEntry
+from rimstone.iomodel._entry cimport SocketEntry
 from rimstone.iomodel._readiness cimport ReadinessModel
+
+cdef unsigned int _READABLE, _WRITABLE, _MARKS
+cdef int READ, WRITE
 
 
 cdef class EpollModel(ReadinessModel):
-    cdef public object _poller, _wakeup, _events
+    cdef public object _poller, _wakeup
+    cdef public int _wakeup_fd
     cdef public dict _watched
 
     cpdef _watch(self, int fd)
-    cpdef _arm(self, CSocketEntry entry)
-    cpdef _disarm(self, CSocketEntry entry)
-    @cython.locals(fd=int, mask=cython.uint, wakeup=int)
+    cpdef _arm(self, SocketEntry entry)
+    cpdef _disarm(self, SocketEntry entry)
+    cpdef happened(self, int fd, unsigned int mask)
     cpdef poll(self, timeout)
     cpdef wake(self)

@@ -18,12 +18,9 @@ What the kernel does, and what follows
   If the number belongs to a registered socket, EPOLL_CTL_MOD makes the kernel look again, which turns the edge into a
   level for that one wait.
 * Urgent data (EPOLLPRI) makes nothing readable: it wakes nobody, and only ends the use of `dry`.
-* A signal handler may raise between any two calls. So what the kernel reports goes into `_events` within one C call,
-  and leaves it only when it has been dealt with: an edge that is dropped is never reported again.
 """
 
 import select
-from collections import deque
 
 from rimstone.iomodel import _entry, _poller
 from rimstone.iomodel._readiness import ReadinessModel
@@ -49,9 +46,9 @@ class EpollModel(ReadinessModel):
         super().__init__(scheduler)
         self._poller = _poller.Poller()
         self._wakeup = Wakeup()
-        self._poller.register(self._wakeup.fd, select.EPOLLIN)
+        self._wakeup_fd = self._wakeup.fd
+        self._poller.register(self._wakeup_fd, select.EPOLLIN)
         self._watched: dict[int, int] = {}  # raw descriptors -> events registered
-        self._events: deque[tuple[int, int]] = deque()  # reported and not dealt with yet
 
     @classmethod
     def why_unavailable(cls) -> str | None:
@@ -99,19 +96,18 @@ class EpollModel(ReadinessModel):
                 pass  # closed already: the kernel has dropped it
 
     def poll(self, timeout: float | None) -> None:
-        events = self._events
-        self._poller.collect(events, 0 if events else timeout)  # if a signal handler interrupted the last poll
-        while events:
-            fd, mask = events[0]
-            if fd == self._wakeup.fd:
-                self._wakeup.clear()
-            else:
-                if mask & _MARKS:
-                    self._note_marks(fd)
-                self._ready(fd, (READ if mask & _READABLE else 0) | (WRITE if mask & _WRITABLE else 0))
-                if fd in self._watched:
-                    self._watch_quietly(fd)  # one shot has been used: arm it for those who are left, or take it out
-            del events[0]
+        self._poller.poll(self, timeout)
+
+    def happened(self, fd: int, mask: int) -> None:
+        """The kernel reports *mask* of *fd*."""
+        if fd == self._wakeup_fd:
+            self._wakeup.clear()
+            return
+        if mask & _MARKS:
+            self._note_marks(fd)
+        self._ready(fd, (READ if mask & _READABLE else 0) | (WRITE if mask & _WRITABLE else 0))
+        if self._watched and fd in self._watched:
+            self._watch_quietly(fd)  # one shot has been used: arm it for those who are left, or take it out
 
     def _note_marks(self, fd: int) -> None:
         entry = self._entry_at(fd)

@@ -1,4 +1,6 @@
-"""The blocking methods of socket.socket, in place on the class; the busiest are in `_stream.py`. Read `iomodel/_readiness.py` first.
+"""The blocking methods of socket.socket, in place on the class; the busiest are in `_stream.py`.
+
+Read `iomodel/_readiness.py` first.
 
 Each method asks three questions: does this thread run tasks (else the original), is the user's socket non-blocking
 (else `BlockingIOError` as ever), and then hands the operation to the hub's IO model, with the user's own timeout.

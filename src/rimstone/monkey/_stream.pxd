@@ -1,15 +1,5 @@
-cimport cython
 from rimstone.hub._native cimport PerThread
-from rimstone.hub.scheduler cimport Hub
+from rimstone.iomodel._entry cimport Sockets
 
 cdef PerThread _here
-
-
-@cython.locals(hub=Hub)
-cpdef recv(self, bufsize, flags=*)
-@cython.locals(hub=Hub)
-cpdef recv_into(self, buffer, nbytes=*, flags=*)
-@cython.locals(hub=Hub)
-cpdef send(self, data, flags=*)
-@cython.locals(hub=Hub)
-cpdef sendall(self, data, flags=*)
+cdef Sockets _sockets

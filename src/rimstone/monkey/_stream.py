@@ -8,19 +8,21 @@ import _socket
 from typing import Any
 
 from rimstone.hub import scheduler
+from rimstone.iomodel import _entry
 
 __all__ = ["METHODS"]
 
 _Raw = _socket.socket
 _here = scheduler.here
+_sockets = _entry.Sockets()
 
 
 def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
     hub: scheduler.Hub | None = _here.get()
     if hub is None:
         return _Raw.recv(self, bufsize, flags)
-    timeout = self.gettimeout()
-    if timeout == 0:
+    timeout = _sockets.timeout(self)
+    if timeout is not None and timeout == 0:
         return _Raw.recv(self, bufsize, flags)
     return hub.io.recv(self, bufsize, flags, timeout)
 
@@ -29,8 +31,8 @@ def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
     hub: scheduler.Hub | None = _here.get()
     if hub is None:
         return _Raw.recv_into(self, buffer, nbytes, flags)
-    timeout = self.gettimeout()
-    if timeout == 0:
+    timeout = _sockets.timeout(self)
+    if timeout is not None and timeout == 0:
         return _Raw.recv_into(self, buffer, nbytes, flags)
     return hub.io.recv_into(self, buffer, nbytes, flags, timeout)
 
@@ -39,8 +41,8 @@ def send(self: Any, data: Any, flags: int = 0, /) -> int:
     hub: scheduler.Hub | None = _here.get()
     if hub is None:
         return _Raw.send(self, data, flags)
-    timeout = self.gettimeout()
-    if timeout == 0:
+    timeout = _sockets.timeout(self)
+    if timeout is not None and timeout == 0:
         return _Raw.send(self, data, flags)
     return hub.io.send(self, data, flags, timeout)
 
@@ -49,8 +51,8 @@ def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
     hub: scheduler.Hub | None = _here.get()
     if hub is None:
         return _Raw.sendall(self, data, flags)
-    timeout = self.gettimeout()
-    if timeout == 0:
+    timeout = _sockets.timeout(self)
+    if timeout is not None and timeout == 0:
         return _Raw.sendall(self, data, flags)
     return hub.io.sendall(self, data, flags, timeout)
 

@@ -175,7 +175,7 @@ class WorkerMain:
             call = self._admission.take(seat)
             if call is None:
                 return False
-            task = Task(hub, self._run_call, (seat, call), {}, f"call-{call.slot}")
+            task: Task[None] = Task(hub, self._run_call, (seat, call), {}, f"call-{call.slot}")
             task.context = self._base_context.copy()
             hub.start(task)
             return True
