@@ -4,7 +4,6 @@ A class of its own so that the compiled core can make a C type of it (`taskcore.
 """
 
 import contextlib
-import contextvars
 import os
 import sys
 import traceback
@@ -17,6 +16,8 @@ from rimstone.hub.timers import NEVER
 from rimstone.iomodel.base import KILLED, TIMEOUT
 
 if TYPE_CHECKING:
+    import contextvars
+
     from rimstone.hub.parking import TaskWaiter, Waiter
     from rimstone.hub.scheduler import Hub
 
