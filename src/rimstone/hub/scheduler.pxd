@@ -49,6 +49,7 @@ cdef class Hub(Scheduler):
     cdef TaskCore _next(self)
     @cython.locals(deadline=double, task=TaskCore)
     cdef _poll(self)
+    cdef _refuse_deadlock(self)
     cdef _take_news(self)
     @cython.locals(timers=Timers, now=double, task=TaskCore)
     cdef _look(self, timeout)

@@ -31,6 +31,7 @@ queue by `del ready[0]`, not by a call. A handler may unpark, set events, put in
 
 import os
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -41,7 +42,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from rimstone import clock
 from rimstone._originals import get_ident, native_local
-from rimstone.errors import HubError
+from rimstone.errors import Deadlock, HubError
 from rimstone.hub import _native
 from rimstone.hub.taskcore import Guest, TaskCore
 from rimstone.hub.timers import NEVER, Timers
@@ -425,11 +426,34 @@ class Hub(Scheduler):
             self._blocked = True
             if not (self._soon or self._unparked or ready):
                 deadline = self._timers.next_deadline()
+                if deadline == NEVER and asks is None and not self.io.waits():
+                    self._refuse_deadlock()
                 self._look(
                     None if deadline == NEVER else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
                 )
         finally:
             self.polling = self._blocked = False
+
+    def is_stuck(self) -> bool:
+        """True if only somebody else could make a task of this hub run again. From any thread."""
+        return (
+            self.polling
+            and self.on_idle is None
+            and not (self._ready or self._new or self._soon or self._unparked)
+            and not self._timers  # not even one that has become void: its owner may be at it
+            and not self.io.waits()
+        )
+
+    def all(self) -> "list[Hub]":
+        """The hubs of all threads that run tasks."""
+        return [hub for hub in tuple(_hubs) if not hub.closed]
+
+    def _refuse_deadlock(self) -> None:
+        from rimstone.hub.deadlock import deadlock_of
+
+        found = deadlock_of(self)
+        if found is not None:
+            raise Deadlock(found)
 
     def _take_news(self) -> None:
         unparked = self._unparked
@@ -485,9 +509,20 @@ class Hub(Scheduler):
             raise HubError(f"{self.current!r} cannot close its own hub; call close_hub() in the thread's main program")
         try:
             self._end_tasks(clock.monotonic() + _CLOSING_SECONDS)
+            if not self.tasks:
+                self._end_runners()
         finally:
             self._closing = None
             self.release()
+
+    def _end_runners(self) -> None:
+        """Let the hub's own greenlets end, each back into this one; else they and the hub keep each other alive."""
+        me = getcurrent()
+        for runner in (*self._idle, self._launcher):
+            if not runner.dead:
+                runner.parent = me
+                runner.throw(GreenletExit)
+        self._idle.clear()
 
     def _end_tasks(self, deadline: float) -> None:
         """Kill each task once, those too that others spawn while they end; a task may catch the kill and go on."""
@@ -565,7 +600,25 @@ def get_hub() -> Hub:
         hub = Hub()
         _state.guard = _Guard(hub)
         _here.set(hub)
+        _close_with_thread()
     return hub
+
+
+def _close_with_thread() -> None:
+    """See to it that the tasks of this thread are killed when it ends: none of them could run after that."""
+    thread: Any = threading.current_thread()
+    if thread is threading.main_thread() or not getattr(thread, "_started", None) or not hasattr(thread, "_delete"):
+        return
+    delete = thread._delete  # the last thing that `threading` calls in a thread
+
+    def close_and_delete() -> None:
+        del thread._delete
+        try:
+            close_hub()
+        finally:
+            delete()
+
+    thread._delete = close_and_delete
 
 
 def close_hub() -> None:

@@ -1,0 +1,49 @@
+"""Tells when nothing can ever happen again: every task of the process waits, and only a task could end any of the waits.
+
+Asked by a hub that is about to wait with neither a timer nor a descriptor to wait for. The answer must be certain, since
+it ends the wait with an error, so anything that could still wake somebody makes it "no": a thread that is not one of
+ours or does not wait likewise, a thread that C code has started (only the kernel knows those; without /proc the answer
+is always "no"), and any signal handler of Python's but the default one for Ctrl-C. `dump()` shows the rest.
+"""
+
+import _thread
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rimstone.hub.scheduler import Hub
+
+__all__ = ["deadlock_of"]
+
+
+def deadlock_of(hub: "Hub") -> str | None:
+    """Who waits for what, one line a task, if that is how it will stay for ever; else None. In *hub*'s thread."""
+    threads = _thread._count() + 1  # the main thread is not counted
+    stuck = [other for other in hub.all() if other is hub or other.is_stuck()]
+    if len(stuck) != threads or _native_threads() != threads or _has_handlers():
+        return None
+    from rimstone.hub.dump import stack_of, waits_for
+
+    lines = []
+    for other in stuck:
+        for task in (other.root, *sorted(other.tasks, key=lambda task: task.number)):
+            stack = stack_of(task)
+            where = f" at {stack[-1].filename}:{stack[-1].lineno}" if stack else ""
+            lines.append(f"  {task.name}: {waits_for(task) or 'waits'}{where}")
+    return "every task waits, and nothing is left that could wake one:\n" + "\n".join(lines)
+
+
+def _native_threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return -1
+
+
+def _has_handlers() -> bool:
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            return True
+    return False

@@ -1,0 +1,98 @@
+"""A deadlock raises in the main program where it is certain, and only there. In processes of their own, without threads."""
+
+import subprocess
+import sys
+
+import pytest
+
+PRELUDE = """
+import signal, threading
+from rimstone import joinall, sleep, spawn
+from rimstone.errors import Deadlock
+from rimstone.hub import waiter
+from rimstone.sync import Lock, SimpleQueue
+
+def expect_deadlock(wait, *parts):
+    try:
+        wait()
+    except Deadlock as error:
+        assert all(part in str(error) for part in parts), error
+    else:
+        raise AssertionError("no Deadlock")
+"""
+
+
+def run(body):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + body], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "expect_deadlock(spawn(SimpleQueue().get, ).join, 'root', 'get-', 'SimpleQueue')",
+        "lock = Lock(); lock.acquire(); expect_deadlock(spawn(lock.acquire).join, 'acquire-', 'Lock')",
+        "spawn(int).join(); expect_deadlock(waiter().park, 'root')",
+        # A timer that is no more does not count.
+        "task = spawn(SimpleQueue().get); expect_deadlock(lambda: joinall([task, spawn(sleep, 0.01)]), 'get-')",
+    ],
+)
+def test_who_waits_for_what(body):
+    run(body)
+
+
+def test_two_threads_that_wait_for_each_other():
+    run("""
+one, other, ended = SimpleQueue(), SimpleQueue(), []
+def work():
+    spawn(int).join()
+    one.put(None)
+    try:
+        other.get()
+    except Deadlock:
+        ended.append("thread")
+thread = threading.Thread(target=work)
+thread.start()
+spawn(int).join()
+one.get()
+try:
+    one.get()
+except Deadlock as error:
+    ended.append("main")
+    other.put(None)  # or the thread would wait on
+assert ended, ended
+other.put(None)
+thread.join()
+""")
+
+
+def test_program_goes_on_after_one():
+    run("""
+queue = SimpleQueue()
+task = spawn(queue.get)
+expect_deadlock(task.join)
+queue.put(5)
+assert task.get() == 5
+""")
+
+
+@pytest.mark.parametrize(
+    "waker",
+    [
+        # A thread that runs no tasks.
+        "threading.Timer(0.2, queue.put, [1]).start()",
+        # A signal handler.
+        "signal.signal(signal.SIGALRM, lambda *_: queue.put(1)); signal.setitimer(signal.ITIMER_REAL, 0.2)",
+        # A task with a timer, of another thread.
+        "threading.Thread(target=lambda: (spawn(sleep, 0.2).join(), queue.put(1))).start()",
+    ],
+)
+def test_what_can_still_be_woken_waits(waker):
+    run(f"""
+queue = SimpleQueue()
+task = spawn(queue.get)
+{waker}
+assert task.get() == 1
+""")
