@@ -26,6 +26,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_report_header() -> str:
+    """Say at the top of a run what is tested."""
+    from rimstone._core import core, why_pure
+
+    why = why_pure()
+    return f"rimstone core: {core()}" + (f" ({why})" if why else "")
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     """Fail a test that leaves a thread, process, descriptor or task behind. There is no exemption."""

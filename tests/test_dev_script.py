@@ -2,16 +2,18 @@
 
 The script is tried on a small checkout, in which `venv`, `pip`, `pytest`, `ruff` and `mypy` are modules of a few lines
 that tell how they were called: `python -m` finds those first. One test uses the real `venv` and `pip`, and a build
-backend of its own, so nothing is ever downloaded.
+backend of its own, so nothing is ever downloaded. The compiled core is a file that the checkout's `setup.py` writes.
 """
 
 import ast
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,29 @@ if os.path.exists("broken"):
     sys.exit("no index today")
 with open("installs.log", "a") as log:
     print(*sys.argv[1:], file=log)
+if os.path.exists("setup.py"):
+    sys.argv[1:] = ["by pip"]
+    exec(open("setup.py").read())
 """
+
+# "Compiles" the core, unless there is no compiler.
+SETUP = """
+import os, sys
+
+CORE = ["src/toy/core.py", "src/toy/twin.pyx"]
+with open("builds.log", "a") as log:
+    print(*sys.argv[1:], file=log)
+if os.path.exists("broken setup"):
+    sys.exit("this is no setup")
+if os.path.exists("src/toy/bad") and os.environ.get("RIMSTONE_REQUIRE_CORE"):
+    sys.exit("the source is no good")
+if os.environ.get("CC") != "/bin/false" and not os.path.exists("src/toy/bad"):
+    open("src/toy/core{}", "w").close()
+""".format(sysconfig.get_config_var("EXT_SUFFIX"))
+BUILT_BY_PIP, BUILT_AGAIN = "by pip", "--quiet build_ext --inplace"
+
+TELL_CORE = "import json, os, sys; print(json.dumps([os.environ.get('RIMSTONE_PURE'), sys.argv[1:]]))\n"
+CORE_TESTS = ["tests/hub", "tests/sync", "tests/iomodel", "tests/monkey", "tests/aio"]
 
 TELL = "import json, os, sys; print(json.dumps([sys.argv[1:], sys.prefix, os.getcwd()]))\n"
 
@@ -99,9 +123,11 @@ class Checkout:
     def command(self) -> list[str]:
         return [sys.executable, str(self.folder / "dev")]
 
-    def dev(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def dev(self, *arguments: str, compiler: str = "/bin/false", **more: str) -> subprocess.CompletedProcess[str]:
         # From another directory, and with a compiler that fails.
-        environment = {**os.environ, "CC": "/bin/false"}
+        environment = {**os.environ, "CC": compiler, **more}
+        if "RIMSTONE_PURE" not in more:
+            environment.pop("RIMSTONE_PURE", None)
         return subprocess.run(
             [*self.command, *arguments],
             cwd="/",
@@ -122,11 +148,46 @@ class Checkout:
         return (self.folder / "installs.log").read_text().splitlines()
 
 
+class CompiledCheckout(Checkout):
+    """One with a core to compile, and a compiler that has no complaints."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        (folder / "src/toy").mkdir(parents=True)
+        (folder / "tests/pools").mkdir(parents=True)
+        self.write("setup.py", SETUP)
+        self.write("pytest.py", TELL_CORE)
+        for source in ("core.py", "core.pxd", "twin.py", "twin.pyx", "other.py"):
+            self.write(f"src/toy/{source}", "")
+        self.built = folder / f"src/toy/core{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+    def dev(self, *arguments: str, compiler: str = "/bin/true", **more: str) -> subprocess.CompletedProcess[str]:
+        return super().dev(*arguments, compiler=compiler, **more)
+
+    def tested(self, *arguments: str, **more: str) -> list[Any]:
+        """Run ./dev test, which must succeed: RIMSTONE_PURE and the arguments of each run of pytest."""
+        result = self.dev("test", *arguments, **more)
+        assert result.returncode == 0, result.stderr
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    def builds(self) -> list[str]:
+        return (self.folder / "builds.log").read_text().splitlines()
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     """A checkout in which ./dev has made .venv."""
     checkout = Checkout(tmp_path / "a check out")
     checkout.told("demo")
+    return checkout
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> CompiledCheckout:
+    """A checkout in which ./dev has made .venv and the core."""
+    checkout = CompiledCheckout(tmp_path / "a check out")
+    checkout.told("demo")
+    assert checkout.built.exists()
     return checkout
 
 
@@ -283,13 +344,199 @@ def test_all_says_which_pythons_there_are_and_which_passed(tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)[:2] == [["-x"], str(checkout.folder / f".venv-{version}")]
     summary = result.stderr.splitlines()[-3:]
-    assert f"./dev: Python {version}: passed" in summary
+    assert f"./dev: Python {version}, pure core: passed" in summary
     assert all(f"./dev: Python {other}: not found, not tested" in summary for other in others)
 
     checkout.write("pytest.py", "import sys; sys.exit(1)")
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
     assert result.returncode == 1
-    assert f"./dev: Python {version}: failed" in result.stderr.splitlines()[-3:]
+    assert f"./dev: Python {version}, pure core: failed" in result.stderr.splitlines()[-3:]
+
+
+# -- the compiled core -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_core_is_compiled_once(compiled: CompiledCheckout) -> None:
+    result = compiled.dev("demo")
+    assert (result.returncode, result.stderr) == (0, "")
+    compiled.write("src/toy/other.py", "changed = True")
+    compiled.told("demo")
+    assert compiled.builds() == [BUILT_BY_PIP]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["src/toy/core.py", "src/toy/core.pxd", "src/toy/twin.pyx"])
+def test_a_changed_source_is_compiled_without_pip(compiled: CompiledCheckout, source: str) -> None:
+    before = (compiled.folder / source).stat()
+    compiled.write(source, "# changed")
+    os.utime(compiled.folder / source, ns=(before.st_atime_ns, before.st_mtime_ns))  # the time says nothing
+    compiled.told("demo")
+    assert compiled.builds() == [BUILT_BY_PIP, BUILT_AGAIN]
+    assert len(compiled.installs()) == 1
+    compiled.told("demo")
+    assert len(compiled.builds()) == 2
+
+
+@pytest.mark.slow
+def test_a_changed_setup_is_compiled_with(compiled: CompiledCheckout) -> None:
+    compiled.write("setup.py", SETUP + "# changed")
+    compiled.told("demo")
+    assert compiled.builds() == [BUILT_BY_PIP, BUILT_AGAIN]
+
+
+@pytest.mark.slow
+def test_a_core_that_somebody_else_has_made_is_not_trusted(compiled: CompiledCheckout) -> None:
+    compiled.built.unlink()
+    compiled.told("demo")
+    compiled.built.write_text("of other sources")
+    compiled.told("demo")
+    assert compiled.builds() == [BUILT_BY_PIP, BUILT_AGAIN, BUILT_AGAIN]
+    assert compiled.built.read_text() == ""
+
+
+@pytest.mark.slow
+def test_environments_of_one_python_share_the_core_and_its_stamp(compiled: CompiledCheckout) -> None:
+    compiled.told("bench")
+    assert compiled.builds() == [BUILT_BY_PIP, BUILT_BY_PIP]
+    compiled.write("src/toy/core.py", "changed = True")
+    compiled.told("demo")
+    compiled.write("src/toy/core.py", "")  # what .venv-bench was installed with, but not what was compiled last
+    compiled.told("bench")
+    assert compiled.builds()[2:] == [BUILT_AGAIN, BUILT_AGAIN]
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_core_of_older_sources_goes(compiled: CompiledCheckout) -> None:
+    compiled.write("src/toy/core.py", "changed = True")
+    result = compiled.dev("demo", compiler="/bin/false")
+    assert result.returncode == 0
+    assert "no compiled core could be built, the pure one runs" in result.stderr.splitlines()[-1]
+    assert not compiled.built.exists()
+    assert compiled.dev("demo", compiler="/bin/false").stderr == ""  # it is not tried each time
+    compiled.told("demo")  # but a compiler is noticed
+    assert compiled.built.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("also", [None, "pyproject.toml"], ids=["core", "install"])
+def test_a_failed_build_leaves_no_core(compiled: CompiledCheckout, also: str | None) -> None:
+    compiled.write("src/toy/core.py", "changed = True")
+    if also:
+        compiled.write(also, PYPROJECT + "# changed\n")
+    compiled.write("broken setup", "")
+    result = compiled.dev("demo")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-2:][0] == "this is no setup"
+    assert not compiled.built.exists()
+    (compiled.folder / "broken setup").unlink()
+    compiled.told("demo")
+    assert compiled.built.exists()
+
+
+@pytest.mark.slow
+def test_a_core_that_does_not_compile_is_a_failure_where_there_is_a_compiler(compiled: CompiledCheckout) -> None:
+    compiled.write("src/toy/bad", "")
+    compiled.write("src/toy/core.py", "changed = True")
+    result = compiled.dev("demo")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-2:] == ["the source is no good", "./dev: the core does not compile: see above"]
+    assert compiled.dev("demo").returncode == 1
+    assert compiled.dev("demo", compiler="/bin/false").returncode == 0
+    assert compiled.dev("demo", compiler="/no/compiler").returncode == 0
+
+
+@pytest.mark.slow
+def test_every_test_runs_compiled_and_those_of_the_core_pure_as_well(compiled: CompiledCheckout) -> None:
+    assert compiled.tested() == [[None, []], ["1", CORE_TESTS]]
+    assert compiled.tested("--fast", "-x") == [
+        [None, ["-m", "not slow", "-x"]],
+        ["1", ["-m", "not slow", "-x", *CORE_TESTS]],
+    ]
+
+
+@pytest.mark.slow
+def test_given_paths_run_on_both_cores(compiled: CompiledCheckout) -> None:
+    for path in ("tests/pools", "tests/pools::test_x"):
+        assert compiled.tested(path, "-x") == [[None, [path, "-x"]], ["1", [path, "-x"]]]
+
+
+@pytest.mark.slow
+def test_the_core_can_be_chosen(compiled: CompiledCheckout) -> None:
+    assert compiled.tested("--core", "both", "-x") == [[None, ["-x"]], ["1", ["-x"]]]
+    assert compiled.tested("--core=compiled", RIMSTONE_PURE="1") == [[None, []]]
+    assert compiled.tested("--core", "pure", "tests/pools") == [["1", ["tests/pools"]]]
+    assert compiled.tested(RIMSTONE_PURE="1") == [["1", []]]
+    assert compiled.tested(compiler="/bin/false") == [[None, []]]  # the only one there is
+
+
+@pytest.mark.slow
+def test_a_core_that_is_not_there_gets_one_line(compiled: CompiledCheckout) -> None:
+    compiled.dev("demo", compiler="/bin/false")
+    result = compiled.dev("test", "--core", "both", compiler="/bin/false")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("./dev: --core both: there is no compiled core")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compiled_code", "pure_code", "code", "said"),
+    [
+        (1, 0, 1, "./dev: failed on the compiled core"),
+        (0, 2, 2, "./dev: failed on the pure core"),
+        (1, 2, 1, "./dev: failed on the compiled core and the pure core"),
+        (0, 5, 0, None),  # 5: no test was selected
+        (5, 5, 5, "./dev: failed on the compiled core and the pure core"),
+    ],
+)
+def test_both_cores_count(
+    compiled: CompiledCheckout, compiled_code: int, pure_code: int, code: int, said: str | None
+) -> None:
+    program = f"import os, sys; sys.exit({pure_code} if 'RIMSTONE_PURE' in os.environ else {compiled_code})"
+    compiled.write("pytest.py", program)
+    result = compiled.dev("test")
+    assert result.returncode == code
+    assert [line for line in result.stderr.splitlines() if "failed" in line] == ([said] if said else [])
+
+
+@pytest.mark.slow
+def test_all_names_the_cores(compiled: CompiledCheckout) -> None:
+    version = "{}.{}".format(*sys.version_info)
+    programs = compiled.folder / "bin"
+    programs.mkdir()
+    (programs / f"python{version}").symlink_to(os.path.realpath(sys.executable))
+    compiled.write("pytest.py", "import os, sys; sys.exit('RIMSTONE_PURE' in os.environ)")
+    result = compiled.dev("test", "--all", PATH=str(programs), HOME=str(compiled.folder))
+    assert result.returncode == 1
+    summary = result.stderr.splitlines()[-4:]
+    assert f"./dev: Python {version}, compiled core: passed" in summary
+    assert f"./dev: Python {version}, pure core: failed" in summary
+
+
+def test_every_source_of_the_core_counts(tmp_path: Path) -> None:
+    """Those of this checkout: setup.py, what it lists as CORE, and the .pxd files."""
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    text = (ROOT / "setup.py").read_text()
+    listed = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "CORE"
+    )
+    origin = runpy.run_path(str(DEV))["core_origin"]
+    origin.__globals__["ROOT"] = str(tmp_path)
+    headers = [str(header.relative_to(tmp_path)) for header in tmp_path.glob("src/**/*.pxd")]
+    assert headers
+    seen = {origin()}
+    for source in ["setup.py", *listed, *headers]:
+        with open(tmp_path / source, "a") as file:
+            file.write("\n")
+        seen.add(origin())
+    assert len(seen) == 2 + len(listed) + len(headers)
+
+
+# -- bench -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ cdef class Hub(Scheduler):
     cdef Greenlets _greenlets
     cdef object __weakref__
 
-    @cython.locals(task=TaskCore)
+    @cython.locals(task=TaskCore, at=double)
     cpdef int park(self, deadline=*, waiting=*) except -1
     @cython.locals(task=TaskCore)
     cpdef reschedule(self)

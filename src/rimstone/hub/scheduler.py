@@ -137,8 +137,9 @@ class Hub(Scheduler):
         if task.pending is not None:
             task.raise_pending()
         if deadline is not None:
-            task.deadline = deadline
-            if deadline < task.timer:
+            at = deadline  # a C number in the compiled core
+            task.deadline = at
+            if at < task.timer:
                 self._timers.add(task)
         if task.guest is None:
             self._switch_away(task, waiting, False)
@@ -425,9 +426,11 @@ class Hub(Scheduler):
                 return
             self._blocked = True
             if not (self._soon or self._unparked or ready):
-                deadline = self._timers.next_deadline()
-                if deadline == NEVER and asks is None and not self.io.waits():
-                    self._refuse_deadlock()
+                deadline = self._timers.next_look()
+                if asks is None and not self.io.waits():
+                    deadline = self._timers.next_deadline()
+                    if deadline == NEVER:
+                        self._refuse_deadlock()
                 self._look(
                     None if deadline == NEVER else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
                 )

@@ -8,6 +8,7 @@ cdef class Timers:
     cdef public Py_ssize_t _compact_at
 
     cpdef add(self, TaskCore task)
+    cpdef double next_look(self) except? -1
     @cython.locals(deadline=double, task=TaskCore)
     cpdef double next_deadline(self) except? -1
     @cython.locals(deadline=double, task=TaskCore)

@@ -43,8 +43,12 @@ class Timers:
         if len(self._heap) > self._compact_at:
             self._compact()
 
+    def next_look(self) -> float:
+        """When to call `due` at the latest. At that time it may find nothing, and then the time of the next look."""
+        return self._heap[0][0] if self._heap else NEVER
+
     def next_deadline(self) -> float:
-        """When the next task is due; NEVER if there is none."""
+        """When the next task is due, exactly; NEVER if there is none."""
         while self._heap:
             deadline, _, task = self._heap[0]
             if task.timer == deadline == task.deadline:

@@ -15,6 +15,8 @@ cdef class ReadinessModel(IOModel):
     cpdef _disarm(self, SocketEntry entry)
     cpdef SocketEntry _entry_at(self, Py_ssize_t fd)
     @cython.locals(entry=SocketEntry)
+    cpdef waits(self)
+    @cython.locals(entry=SocketEntry)
     cpdef int _wanted(self, Py_ssize_t fd) except -1
     @cython.locals(entry=SocketEntry)
     cpdef _ready(self, Py_ssize_t fd, int events)

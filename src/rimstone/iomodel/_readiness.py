@@ -35,6 +35,7 @@ import os
 from typing import Any, NoReturn
 
 from rimstone import clock
+from rimstone.clock import monotonic
 from rimstone.iomodel import _entry
 from rimstone.iomodel.base import IO, READ, TIMEOUT, WRITE, Buffer, IOModel, Scheduler
 
@@ -304,9 +305,10 @@ class ReadinessModel(IOModel):
         self._entries[:] = [None] * len(self._entries)  # as long as it is: who still waits looks there
 
     def waits(self) -> bool:
-        return bool(self._readers or self._writers) or any(
-            entry is not None and (entry.reader is not None or entry.writer is not None) for entry in self._entries
-        )
+        for entry in self._entries:
+            if entry is not None and (entry.reader is not None or entry.writer is not None):
+                return True
+        return bool(self._readers or self._writers)
 
     def _state(self) -> str:
         known = sum(entry is not None for entry in self._entries)
@@ -329,7 +331,7 @@ class ReadinessModel(IOModel):
                         entry.dry = True
                     return data
             if timeout is not None and deadline is None:
-                deadline = clock.monotonic() + timeout
+                deadline = monotonic() + timeout
             if self._wait_entry(entry, sock, READ, deadline) == TIMEOUT:
                 _timed_out()
 
@@ -357,7 +359,7 @@ class ReadinessModel(IOModel):
         if flags & MSG_DONTWAIT:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if timeout is not None and deadline is None:
-            return clock.monotonic() + timeout
+            return monotonic() + timeout
         return deadline
 
     def _recv_into_whole(self, entry: _entry.SocketEntry, sock: Any, view: memoryview, flags: int) -> int:
@@ -440,7 +442,7 @@ class ReadinessModel(IOModel):
                 return
             deadline = clock.deadline_after(timeout)
             while sent < len(octets):
-                if deadline is not None and deadline <= clock.monotonic():
+                if deadline is not None and deadline <= monotonic():
                     raise TimeoutError("timed out")
                 with octets[sent:] as rest:
                     sent += self._send_some(entry, sock, rest, flags, deadline)
@@ -470,7 +472,7 @@ class ReadinessModel(IOModel):
             if error != errno.EAGAIN or sock.family != getattr(_socket, "AF_UNIX", -1):
                 break
             # A Unix listener's backlog is full, and the kernel tells nobody when it has room again.
-            pause = clock.monotonic() + _UNIX_CONNECT_RETRY_SECONDS
+            pause = monotonic() + _UNIX_CONNECT_RETRY_SECONDS
             if deadline is not None and deadline <= pause:
                 self.scheduler.park(deadline)
                 raise TimeoutError("timed out")

@@ -21,4 +21,5 @@ cdef class IOModel:
     cpdef accept(self, sock, timeout)
     cpdef connect(self, sock, address, timeout)
     cpdef poll(self, timeout)
+    cpdef waits(self)
     cpdef wake(self)
