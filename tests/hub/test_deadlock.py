@@ -96,3 +96,18 @@ task = spawn(queue.get)
 {waker}
 assert task.get() == 1
 """)
+
+
+def test_thread_that_wakes_a_task_and_ends():
+    """It is gone when the threads are counted, and what it left must be seen."""
+    run("""
+from rimstone.hub.offload import offload
+for _ in range(500):
+    assert offload(int, "7") == 7
+for _ in range(200):
+    queue = SimpleQueue()
+    thread = threading.Thread(target=queue.put, args=[1])
+    thread.start()
+    assert spawn(queue.get).get() == 1
+    thread.join()
+""")

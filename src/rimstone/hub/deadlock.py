@@ -19,19 +19,26 @@ __all__ = ["deadlock_of"]
 
 def deadlock_of(hub: "Hub") -> str | None:
     """Who waits for what, one line a task, if that is how it will stay for ever; else None. In *hub*'s thread."""
+    # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at the
+    # hubs. Twice, since one hub may wake another between our looks at the two.
     threads = _thread._count() + 1  # the main thread is not counted
-    stuck = [other for other in hub.all() if other is hub or other.is_stuck()]
-    if len(stuck) != threads or _native_threads() != threads or _has_handlers():
+    stuck = _stuck_hubs(hub)
+    if len(stuck) != threads or _native_threads() != threads or _has_handlers() or _stuck_hubs(hub) != stuck:
         return None
     from rimstone.hub.dump import stack_of, waits_for
 
     lines = []
-    for other in stuck:
+    for other, _ in stuck:
         for task in (other.root, *sorted(other.tasks, key=lambda task: task.number)):
             stack = stack_of(task)
             where = f" at {stack[-1].filename}:{stack[-1].lineno}" if stack else ""
             lines.append(f"  {task.name}: {waits_for(task) or 'waits'}{where}")
     return "every task waits, and nothing is left that could wake one:\n" + "\n".join(lines)
+
+
+def _stuck_hubs(hub: "Hub") -> "list[tuple[Hub, int]]":
+    """Those where nothing is left to do, with their beats, which tell whether they have run meanwhile."""
+    return [(other, other.beats) for other in hub.all() if other.is_stuck()]
 
 
 def _native_threads() -> int:

@@ -1,10 +1,12 @@
 cdef class TaskCore:
-    cdef public object hub, greenlet, waiting, pending, context, guest, locals
+    # What a switch looks at comes first, so that it lies in as few cache lines as possible.
+    cdef public char reason, started, parked, _done
+    cdef public int _getters
+    cdef public object greenlet, waiting, pending, guest
+    cdef public double deadline, timer
+    cdef public object hub, context, locals
     cdef public object _function, _args, _kwargs, _name, _value, _error, _waiters
     cdef public Py_ssize_t number
-    cdef public double deadline, timer
-    cdef public int _getters
-    cdef public char reason, started, parked, _done
 
     cpdef end(self)
     cpdef end_with(self, error)
