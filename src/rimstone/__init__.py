@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
 
     from rimstone import monkey
     from rimstone._outcome import Outcome
-    from rimstone.hub import Task, joinall, sleep, spawn
+    from rimstone.hub import Task, TaskGroup, Timeout, joinall, sleep, spawn, tasks
+    from rimstone.hub.dump import dump
     from rimstone.pools.pool import Pool
     from rimstone.pools.process import ProcessPoolExecutor
     from rimstone.pools.thread import ThreadPoolExecutor
@@ -24,12 +25,16 @@ __all__ = [
     "Pool",
     "ProcessPoolExecutor",
     "Task",
+    "TaskGroup",
     "ThreadPoolExecutor",
+    "Timeout",
     "as_completed",
+    "dump",
     "joinall",
     "monkey",
     "sleep",
     "spawn",
+    "tasks",
     "wait",
 ]
 
@@ -40,11 +45,15 @@ _HOMES = {
     "Pool": "rimstone.pools.pool",
     "ProcessPoolExecutor": "rimstone.pools.process",
     "Task": "rimstone.hub",
+    "TaskGroup": "rimstone.hub",
     "ThreadPoolExecutor": "rimstone.pools.thread",
+    "Timeout": "rimstone.hub",
     "as_completed": "concurrent.futures",
+    "dump": "rimstone.hub",
     "joinall": "rimstone.hub",
     "sleep": "rimstone.hub",
     "spawn": "rimstone.hub",
+    "tasks": "rimstone.hub",
     "wait": "concurrent.futures",
 }
 

@@ -7,6 +7,8 @@ from greenlet import GreenletExit
 
 __all__ = [
     "CannotTravel",
+    "Deadlock",
+    "CannotWait",
     "HubError",
     "IOModelUnavailable",
     "InitializerFailed",
@@ -32,7 +34,22 @@ class TaskExit(GreenletExit):
 
 
 class HubError(RimstoneError, RuntimeError):
-    """A task was asked to wait where waiting is impossible; the message says where and what to do instead."""
+    """A task was asked to wait or to start where that is impossible; the message says where and what to do instead."""
+
+
+class CannotWait(HubError):
+    """Code that interrupted a task or the scheduler was about to wait, and no other task may run meanwhile.
+
+    A signal handler, a finalizer that the garbage collector runs, or a hook of `os.fork`. Wake a task from there
+    (Event.set, SimpleQueue.put, spawn), and let that one wait.
+    """
+
+
+class Deadlock(HubError):
+    """Every task of the process waits for another one, for ever; the message lists who waits for what.
+
+    Raised in the thread's main program, only where it is certain; otherwise `rimstone.dump()` shows who waits.
+    """
 
 
 class IOModelUnavailable(RimstoneError, ValueError):

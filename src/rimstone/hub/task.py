@@ -1,20 +1,29 @@
 """Task: one coroutine, a plain function that runs until it waits. Read `scheduler.py` first.
 
 `spawn`, `joinall`, `sleep`, `Task.join`, `get`, `kill`, `ready`, `successful`, `value` and `exception` mean what they
-mean in gevent, with one difference: `get` that runs into its timeout raises the built-in TimeoutError.
+mean in gevent, with one difference: `get` that runs into its timeout raises the built-in TimeoutError. So do `link` and
+`unlink`.
 """
 
-import contextvars
+import sys
+import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
+from weakref import ref
+
+from greenlet import getcurrent
 
 from rimstone import clock
+from rimstone._originals import get_ident
 from rimstone._originals import sleep as native_sleep
 from rimstone.errors import HubError, TaskExit
 from rimstone.hub.parking import waiter
 from rimstone.hub.scheduler import current_hub, get_hub
 from rimstone.hub.taskcore import TaskCore
 from rimstone.iomodel.base import TIMEOUT
+
+if TYPE_CHECKING:
+    from rimstone.hub.timeout import Interrupts
 
 __all__ = ["Task", "current_task", "joinall", "sleep", "spawn"]
 
@@ -26,12 +35,32 @@ class Task(TaskCore, Generic[T]):
     """One coroutine. Made by `spawn`; starts when the spawning task next waits.
 
     Attributes:
-        name: For messages; `<function>-<number>` unless given.
+        name: For messages; `<function>-<number>` until you set another.
+        state: One of created, ready, running, parked, done.
     """
 
-    __slots__ = ("__weakref__",)
+    # All but the first are unset until they are needed, and read with a default: `spawn` pays for none of them twice.
+    __slots__ = ("__weakref__", "_interrupts", "_killer", "_parent")
+    _interrupts: "Interrupts"  # see `timeout.py`
+    _killer: BaseException  # what it was killed with last: `TaskGroup` lets that pass
+    _parent: "ref[AnyTask]"  # weak: else a chain of tasks, each spawned by the last, would never be freed
 
     # -- for users ---------------------------------------------------------------------------------------------
+
+    @property
+    def parent(self) -> "AnyTask | None":
+        """The task that spawned it, while that one is still there; None for a thread's root task."""
+        parent = getattr(self, "_parent", None)
+        return None if parent is None else parent()
+
+    def stack(self) -> traceback.StackSummary:
+        """Where it is, outermost call first; empty before it has started and after it has ended.
+
+        The frames of the scheduler are left out. Call from: any thread; another thread's task may go on meanwhile.
+        """
+        from rimstone.hub.dump import stack_of
+
+        return stack_of(self)
 
     def successful(self) -> bool:
         """True when the task returned, or was killed with TaskExit."""
@@ -89,6 +118,7 @@ class Task(TaskCore, Generic[T]):
         hub = current_hub()
         if hub is self.hub:
             if hub.is_running(self):
+                self._killer = error
                 raise error
             self._kill_here(error)
         else:
@@ -100,7 +130,13 @@ class Task(TaskCore, Generic[T]):
         if self._done:
             return
         if self.started:
+            displaced = self.pending
+            self._killer = error
             self.throw_in(error)
+            if displaced is not None:
+                interrupts: Interrupts | None = getattr(self, "_interrupts", None)
+                if interrupts is not None and displaced in interrupts:
+                    interrupts.throw(displaced)  # a timeout comes all the same: its block may catch the kill
             return
         if isinstance(error, TaskExit):
             self._value = error
@@ -108,6 +144,28 @@ class Task(TaskCore, Generic[T]):
             self._error = error
         self._done = self.started = True
         self._finish()
+
+    def link(self, callback: "Callable[[Task[T]], object]") -> None:
+        """Call `callback(task)` once, soon after the task has ended; soon if it has ended already.
+
+        It runs in the thread of the task's hub, between two tasks, and must not wait: let it set an event or spawn a
+        task. What it raises is printed to stderr. Call from: any thread.
+        """
+        link = _Link(self, callback)
+        self.add_waiter(link)
+        if self._done:  # perhaps only just, in another thread: it is called once all the same
+            if self.hub.closed:
+                link()  # no other thread can do it any more
+            else:
+                link.unpark()
+
+    def unlink(self, callback: "Callable[[Task[T]], object]") -> None:
+        """Undo one `link` of *callback*, if it has not been called yet."""
+        for waiting in tuple(self._waiters or ()):
+            if isinstance(waiting, _Link) and waiting.callback == callback:
+                waiting.called = True
+                self.remove_waiter(waiting)
+                return
 
     def _await(self, deadline: float | None) -> bool:
         """Wait until done; False if *deadline* came first."""
@@ -132,6 +190,52 @@ class Task(TaskCore, Generic[T]):
 AnyTask: TypeAlias = Task[Any]
 
 
+class _Link:
+    """A callback of `Task.link`, in the shape of a `Waiter`: the end of the task unparks it."""
+
+    __slots__ = ("_task", "callback", "called")
+
+    def __init__(self, task: AnyTask, callback: Callable[[Any], object]) -> None:
+        self._task = task
+        self.callback = callback
+        self.called = False
+
+    def park(self, deadline: float | None = None) -> bool:
+        raise NotImplementedError  # nobody waits with it
+
+    def cancel(self) -> None:
+        self.called = True
+
+    def unpark(self) -> bool:
+        hub = self._task.hub
+        if not hub.closed:
+            hub.run_soon(self)
+        elif not hub.forked and hub.thread_id == get_ident():
+            self()  # its thread ends: there is no later; a forked child leaves it to the parent, where the task lives
+        return True
+
+    def __call__(self) -> None:
+        self._task.remove_waiter(self)
+        if self.called:
+            return
+        self.called = True  # first: if a Ctrl-C strikes in the callback, `run_soon` calls us again
+        try:
+            self.callback(self._task)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            _report_link(self._task, self.callback, error)
+
+
+def _report_link(task: AnyTask, callback: object, error: BaseException) -> None:
+    try:
+        sys.stderr.write(f"{callback!r}, linked to {task!r}, failed:\n")
+        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.flush()
+    except Exception:  # noqa: S110 - stderr is closed or gone: there is nowhere left to say so
+        pass
+
+
 def current_task() -> Any:
     """The task that runs now; None in a thread without a hub."""
     hub = current_hub()
@@ -153,7 +257,10 @@ def spawn(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Tas
         )
     hub = get_hub()
     task: Task[T] = Task(hub, function, args, kwargs)
-    task.context = contextvars.copy_context()
+    context = getcurrent().gr_context
+    if context:  # an empty one for each task would be memory, and work for the collector
+        task.context = context.copy()
+    task._parent = ref(hub.current)
     hub.start(task)
     return task
 
