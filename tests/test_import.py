@@ -1,6 +1,7 @@
 """`import rimstone` does nothing but import: no thread, no descriptor, no patch, nothing that loads slowly."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -57,7 +58,9 @@ print(json.dumps({
 
 
 def look(script: str = LOOK_BEFORE_AND_AFTER) -> dict[str, Any]:
-    return json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+    environment = {**os.environ, "RIMSTONE_PURE": ""}  # which puts a finder into sys.meta_path, as it is asked to
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")

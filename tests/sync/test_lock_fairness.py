@@ -1,11 +1,12 @@
 """A lock that is held through every wait of a loop goes round; arguments are refused before anything is taken."""
 
+import _thread
 import threading
 
 import pytest
 
 from rimstone import clock
-from rimstone.hub import joinall, sleep, spawn
+from rimstone.hub import get_hub, joinall, sleep, spawn
 from rimstone.sync import Lock, NotifyLock, RLock
 
 
@@ -117,6 +118,15 @@ def test_refused_arguments_take_nothing(kind, arguments):
     assert not lock.locked()
 
 
+def run_in_raw_thread(function):
+    """In a thread that `threading` does not end, so that nobody kills its tasks."""
+    hubs = []
+    _thread.start_new_thread(lambda: (hubs.append(get_hub()), function()), ())
+    limit = clock.monotonic() + 20
+    while not (hubs and hubs[0].closed) and clock.monotonic() < limit:
+        sleep(0.001)
+
+
 def test_wake_passes_over_a_task_whose_thread_has_ended():
     lock = Lock()
     lock.acquire()
@@ -126,9 +136,7 @@ def test_wake_passes_over_a_task_whose_thread_has_ended():
         doomed.append(spawn(lock.acquire))
         sleep(0)
 
-    thread = threading.Thread(target=leave)
-    thread.start()
-    thread.join()
+    run_in_raw_thread(leave)
     got = []
     waiting = threading.Thread(target=lambda: got.append(lock.acquire(True, 20)))
     waiting.start()
@@ -149,8 +157,6 @@ def test_notify_is_refused_by_a_waiter_whose_thread_has_ended():
         spawn(lock.acquire)
         sleep(0)
 
-    thread = threading.Thread(target=leave)
-    thread.start()
-    thread.join()
+    run_in_raw_thread(leave)
     with pytest.raises(RuntimeError, match="ended"):
         lock.release()

@@ -16,23 +16,36 @@ if TYPE_CHECKING:
 
 __all__ = ["deadlock_of"]
 
+_TRIES = 10
+
 
 def deadlock_of(hub: "Hub") -> str | None:
     """Who waits for what, one line a task, if that is how it will stay for ever; else None. In *hub*'s thread."""
     # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at the
-    # hubs. Twice, since one hub may wake another between our looks at the two.
+    # hubs.
     threads = _thread._count() + 1  # the main thread is not counted
     stuck = _stuck_hubs(hub)
-    if len(stuck) != threads or _native_threads() != threads or _has_handlers() or _stuck_hubs(hub) != stuck:
+    if len(stuck) != threads or _native_threads() != threads or _has_handlers():
         return None
-    from rimstone.hub.dump import stack_of, waits_for
+    # Once more, since one hub may wake another between our looks at the two. One that was just beginning to wait has
+    # another beat by now, and is looked at again.
+    for _ in range(_TRIES):
+        before, stuck = stuck, _stuck_hubs(hub)
+        if len(stuck) != threads:
+            return None
+        if stuck == before:
+            break
+    else:
+        return None
+    from rimstone.hub.dump import Waits, stack_of
 
+    waits = Waits()
     lines = []
     for other, _ in stuck:
         for task in (other.root, *sorted(other.tasks, key=lambda task: task.number)):
             stack = stack_of(task)
             where = f" at {stack[-1].filename}:{stack[-1].lineno}" if stack else ""
-            lines.append(f"  {task.name}: {waits_for(task) or 'waits'}{where}")
+            lines.append(f"  {task.name}: {waits.of(task) or 'waits'}{where}")
     return "every task waits, and nothing is left that could wake one:\n" + "\n".join(lines)
 
 

@@ -609,8 +609,9 @@ def get_hub() -> Hub:
 
 def _close_with_thread() -> None:
     """See to it that the tasks of this thread are killed when it ends: none of them could run after that."""
-    thread: Any = threading.current_thread()
-    if thread is threading.main_thread() or not getattr(thread, "_started", None) or not hasattr(thread, "_delete"):
+    # Not `current_thread`, which makes an object for a thread that `threading` has not started.
+    thread: Any = threading._active.get(get_ident())  # type: ignore[attr-defined]
+    if thread is None or thread is threading.main_thread() or not hasattr(thread, "_delete"):
         return
     delete = thread._delete  # the last thing that `threading` calls in a thread
 
