@@ -11,6 +11,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from rimstone.hub import watchdog
+
 if TYPE_CHECKING:
     from rimstone.hub.scheduler import Hub
 
@@ -23,9 +25,10 @@ def deadlock_of(hub: "Hub") -> str | None:
     """Who waits for what, one line a task, if that is how it will stay for ever; else None. In *hub*'s thread."""
     # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at the
     # hubs.
-    threads = _thread._count() + 1  # the main thread is not counted
+    harmless = watchdog.harmless_threads()
+    threads = _thread._count() + 1 - harmless  # the main thread is not counted
     stuck = _stuck_hubs(hub)
-    if len(stuck) != threads or _native_threads() != threads or _has_handlers():
+    if len(stuck) != threads or _native_threads() != threads + harmless or _has_handlers():
         return None
     # Once more, since one hub may wake another between our looks at the two. One that was just beginning to wait has
     # another beat by now, and is looked at again.

@@ -9,7 +9,7 @@ cdef int UNPARKED
 
 
 cdef class Hub(Scheduler):
-    cdef public object thread_id, on_idle
+    cdef public object thread_id, on_idle, after_poll
     cdef public TaskCore root
     cdef public set tasks
     cdef public Py_ssize_t switches, polls
@@ -21,6 +21,7 @@ cdef class Hub(Scheduler):
     cdef bint _blocked
     cdef TaskCore _starting
     cdef list _idle
+    cdef object _barred
     cdef Greenlets _greenlets
     cdef object __weakref__
 
@@ -28,6 +29,8 @@ cdef class Hub(Scheduler):
     cpdef int park(self, deadline=*, waiting=*) except -1
     @cython.locals(task=TaskCore)
     cpdef reschedule(self)
+    @cython.locals(task=TaskCore)
+    cpdef give_way(self)
     @cython.locals(parked=TaskCore)
     cpdef make_ready(self, task, int reason)
     cpdef unpark_soon(self, waiting)
@@ -43,6 +46,7 @@ cdef class Hub(Scheduler):
     cdef _settle(self, error)
     @cython.locals(following=TaskCore, idle=list)
     cdef _switch_away(self, TaskCore task, waiting, bint ready)
+    cdef _refuse_wait(self, TaskCore task)
     cdef _switch_away_with_guest(self, TaskCore task, waiting, bint ready)
     cdef TaskCore _following(self, TaskCore task, bint ready)
     @cython.locals(task=TaskCore)

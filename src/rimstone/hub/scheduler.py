@@ -43,7 +43,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from rimstone import clock
 from rimstone._originals import get_ident, native_local
 from rimstone.errors import Deadlock, HubError
-from rimstone.hub import _native
+from rimstone.hub import _native, guard, watchdog
 from rimstone.hub.taskcore import Guest, TaskCore
 from rimstone.hub.timers import NEVER, Timers
 from rimstone.iomodel import IOModel, choose
@@ -89,6 +89,8 @@ class Hub(Scheduler):
         self.switches = 0
         self.polls = 0
         self.polling = False  # whoever has news must `wake` it
+        self.after_poll: Callable[[], object] | None = None  # see `watchdog.py`
+        self._barred = guard.barred  # not empty while a thread may not wait; see `guard.py`
         self.forked = False  # this is a copy in a forked child; see `_after_fork_in_child`
         self.closed = False  # no task of it runs again
         self._ready: deque[TaskCore] = deque()
@@ -130,10 +132,10 @@ class Hub(Scheduler):
                 was granted (a lock, an item) is not lost; the task is killed at its next park.
         """
         task: TaskCore = self.current
-        if self._scheduling or task.parked:
-            raise HubError(_CANNOT_WAIT)
         if waiting is not None and waiting.granted:
             return UNPARKED
+        if self._scheduling or task.parked or self._barred:
+            self._refuse_wait(task)
         if task.pending is not None:
             task.raise_pending()
         if deadline is not None:
@@ -155,8 +157,8 @@ class Hub(Scheduler):
     def reschedule(self) -> None:
         """Let every other ready task run once, then go on: `sleep(0)`."""
         task = self.current
-        if self._scheduling or task.parked:
-            raise HubError(_CANNOT_WAIT)
+        if self._scheduling or task.parked or self._barred:
+            self._refuse_wait(task)
         if task.pending is not None:
             task.raise_pending()
         if task.guest is None:
@@ -165,6 +167,12 @@ class Hub(Scheduler):
             self._switch_away_with_guest(task, None, True)
         if task.pending is not None:
             task.raise_pending()
+
+    def give_way(self) -> None:
+        self.budget = _BUDGET
+        task: TaskCore = self.current
+        if not (self._scheduling or task.parked or (self._barred and guard.place())):
+            self.reschedule()
 
     def make_ready(self, task: Any, reason: int) -> None:
         """End the present park of *task*; without effect if it is not parked."""
@@ -354,6 +362,11 @@ class Hub(Scheduler):
             self._greenlets.switch(following.greenlet)
         self.budget = _BUDGET
 
+    def _refuse_wait(self, task: TaskCore) -> None:
+        guard.refuse()
+        if self._scheduling or task.parked:
+            raise HubError(_CANNOT_WAIT)
+
     def _switch_away_with_guest(self, task: TaskCore, waiting: "TaskWaiter | None", ready: bool) -> None:
         guest = task.guest
         assert guest is not None
@@ -436,6 +449,8 @@ class Hub(Scheduler):
                 )
         finally:
             self.polling = self._blocked = False
+            if self.after_poll is not None:
+                self.after_poll()
 
     def is_stuck(self) -> bool:
         """True if only somebody else could make a task of this hub run again. From any thread."""
@@ -600,10 +615,13 @@ def get_hub() -> Hub:
     """The calling thread's hub, created on first use; in a forked child the parent's is replaced by a new one."""
     hub: Hub | None = _here.get()
     if hub is None:
+        watchdog.read_environment()
+        guard.install()
         hub = Hub()
         _state.guard = _Guard(hub)
         _here.set(hub)
         _close_with_thread()
+        watchdog.hub_made()
     return hub
 
 

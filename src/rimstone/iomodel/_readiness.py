@@ -238,7 +238,7 @@ class ReadinessModel(IOModel):
         scheduler = self.scheduler
         scheduler.budget -= 1
         if scheduler.budget < 0:
-            scheduler.reschedule()
+            scheduler.give_way()
         entries = self._entries
         fd: int = self._sockets.fd(sock)
         if 0 <= fd < len(entries):

@@ -8,6 +8,7 @@ cdef class Scheduler:
 
     cpdef int park(self, deadline=*) except -1
     cpdef reschedule(self)
+    cpdef give_way(self)
     cpdef make_ready(self, task, int reason)
 
 

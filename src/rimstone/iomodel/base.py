@@ -5,7 +5,7 @@ The contract is made of operations (recv, send, accept, connect, wait), not of r
 slot. An operation is called by a task and may park it; `poll` is called by the scheduler and makes tasks ready; `wake`
 may be called by anybody.
 
-A model knows the hub above it only as a `Scheduler`: four names, given at construction.
+A model knows the hub above it only as a `Scheduler`: five names, given at construction.
 
 The two classes are plain ones, not ABCs or protocols, because the compiled core makes C types of them (`base.pxd`);
 the contract suite in `rimstone.testing` is what tells whether a model is whole.
@@ -34,7 +34,7 @@ class Scheduler:
 
     Attributes:
         current: The task that runs now; the model keeps it while it waits and gives it back to `make_ready`.
-        budget: How many operations the current task may still do without a wait; at 0 it must `reschedule`.
+        budget: How many operations the current task may still do without a wait; then it must `give_way`.
     """
 
     def __init__(self) -> None:
@@ -47,6 +47,10 @@ class Scheduler:
 
     def reschedule(self) -> None:
         """Let every other ready task run once, look for events, then go on. A kill is raised here."""
+        raise NotImplementedError
+
+    def give_way(self) -> None:
+        """The task has used up its `budget`: reschedule it, if it may wait where it is now."""
         raise NotImplementedError
 
     def make_ready(self, task: Any, reason: int) -> None:
