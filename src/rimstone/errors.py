@@ -7,8 +7,8 @@ from greenlet import GreenletExit
 
 __all__ = [
     "CannotTravel",
-    "Deadlock",
     "CannotWait",
+    "Deadlock",
     "HubError",
     "IOModelUnavailable",
     "InitializerFailed",

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rimstone._core import core
 from rimstone import machine
+from rimstone._core import core
 from rimstone.cli import doctor
 
 Run = Callable[..., Any]

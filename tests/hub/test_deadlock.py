@@ -1,4 +1,4 @@
-"""A deadlock raises in the main program where it is certain, and only there. In processes of their own, without threads."""
+"""A deadlock raises in the main program where it is certain, and only there. Each in a process with no other thread."""
 
 import subprocess
 import sys

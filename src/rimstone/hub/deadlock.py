@@ -1,7 +1,7 @@
-"""Tells when nothing can ever happen again: every task of the process waits, and only a task could end any of the waits.
+"""Tells when nothing can ever happen again: every task of the process waits, and only a task could end their waits.
 
-Asked by a hub that is about to wait with neither a timer nor a descriptor to wait for. The answer must be certain, since
-it ends the wait with an error, so anything that could still wake somebody makes it "no": a thread that is not one of
+Asked by a hub that is about to wait with neither a timer nor a descriptor to wait for. The answer must be certain,
+since it ends the wait with an error, so anything that could still wake somebody makes it "no": a thread that is not one of
 ours or does not wait likewise, a thread that C code has started (only the kernel knows those; without /proc the answer
 is always "no"), and any signal handler of Python's but the default one for Ctrl-C. `dump()` shows the rest.
 """
@@ -23,8 +23,8 @@ _TRIES = 10
 
 def deadlock_of(hub: "Hub") -> str | None:
     """Who waits for what, one line a task, if that is how it will stay for ever; else None. In *hub*'s thread."""
-    # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at the
-    # hubs.
+    # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at
+    # the hubs.
     harmless = watchdog.harmless_threads()
     threads = _thread._count() + 1 - harmless  # the main thread is not counted
     stuck = _stuck_hubs(hub)

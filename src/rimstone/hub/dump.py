@@ -24,7 +24,9 @@ __all__ = ["Waits", "dump", "dump_on_signal", "stack_of", "tasks", "waits_for"]
 
 _TRIES = 10
 # Frames that say nothing about a task: every one that waits has some (the pure core shows them, the compiled does not).
-_INNER = {f"rimstone.hub.{name}" for name in ("_native", "deadlock", "dump", "parking", "scheduler", "taskcore", "timers")}
+_INNER = {
+    f"rimstone.hub.{name}" for name in ("_native", "deadlock", "dump", "parking", "scheduler", "taskcore", "timers")
+}
 # Modules whose frames are part of a wait: the object that the outermost of them belongs to is what is waited for.
 _WAITING = ("rimstone.", "threading", "queue", "socket", "ssl", "selectors", "concurrent.futures")
 
