@@ -1,9 +1,9 @@
 """Tells when nothing can ever happen again: every task of the process waits, and only a task could end their waits.
 
 Asked by a hub that is about to wait with neither a timer nor a descriptor to wait for. The answer must be certain,
-since it ends the wait with an error, so anything that could still wake somebody makes it "no": a thread that is not one
-of ours or does not wait likewise, a thread that C code has started (only the kernel knows those; without /proc the answer
-is always "no"), and any signal handler of Python's but the default one for Ctrl-C. `dump()` shows the rest.
+since it ends the wait with an error, so anything that could still wake somebody makes it "no": a thread that is not
+one of ours or does not wait likewise, a thread that C code has started (only the kernel knows those; without /proc the
+answer is always "no"), and any signal handler of Python's but the default one for Ctrl-C. `dump()` shows the rest.
 """
 
 import _thread
