@@ -267,10 +267,7 @@ class Hub(Scheduler):
         task = self._begin(False)
         while task is not None:
             try:
-                if task._kwargs is None:
-                    task._value = task._function(*task._args)
-                else:
-                    task._value = task._function(*task._args, **task._kwargs)
+                task._value = task._function(*task._args)
             except BaseException as error:
                 task._error = error
             task = None  # it must not live as long as this runner

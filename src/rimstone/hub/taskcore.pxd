@@ -5,7 +5,7 @@ cdef class TaskCore:
     cdef public object greenlet, waiting, pending, guest
     cdef public double deadline, timer
     cdef public object hub, context, locals
-    cdef public object _function, _args, _kwargs, _name, _value, _error, _waiters
+    cdef public object _function, _args, _name, _value, _error, _waiters
     cdef public Py_ssize_t number
 
     cpdef end(self)

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -54,7 +55,7 @@ class TaskCore:
     """
 
     __slots__ = (
-        *("_args", "_done", "_error", "_function", "_getters", "_kwargs", "_name", "_value", "_waiters"),
+        *("_args", "_done", "_error", "_function", "_getters", "_name", "_value", "_waiters"),
         *("context", "deadline", "greenlet", "guest", "hub", "locals", "number", "parked", "pending", "reason"),
         *("started", "timer", "waiting"),
     )
@@ -70,9 +71,9 @@ class TaskCore:
         self.hub = hub
         self.number = next(_numbers)
         self._name = name
-        self._function: Any = function  # after the end only its name
+        # Bound with the keywords: a field and a dictionary for each task would be memory, and work for the collector.
+        self._function: Any = partial(function, **kwargs) if kwargs and function else function  # after the end its name
         self._args = args
-        self._kwargs = kwargs or None  # an empty dictionary for each task would be memory, and work for the collector
         self.greenlet: Any = None
         self.started = False
         self.parked = False
@@ -125,8 +126,8 @@ class TaskCore:
         hub = self.hub
         if self in hub.tasks:
             hub.forget(self)
-            self._args, self._kwargs = (), None
-            self._function = getattr(self._function, "__qualname__", None)  # what it refers to may go
+            self._args = ()
+            self._function = self._qualname()  # what it refers to may go
             self.locals = self.context = self.waiting = self.pending = None
             error = self._error
             if error is not None:
@@ -203,9 +204,7 @@ class TaskCore:
     def name(self) -> str:
         """For messages; `<function>-<number>` unless it was given."""
         if self._name is None:
-            function = self._function
-            name = function.rpartition(".")[2] if isinstance(function, str) else getattr(function, "__name__", "Task")
-            return f"{name}-{self.number}"
+            return f"{(self._qualname() or 'Task').rpartition('.')[2]}-{self.number}"
         return self._name
 
     @name.setter
@@ -226,6 +225,12 @@ class TaskCore:
     def __repr__(self) -> str:
         if self._error is not None:
             return f"<Task {self.name} failed with {type(self._error).__name__}>"
-        function = self._function
-        of = f" of {getattr(function, '__qualname__', function)}" if function is not None else ""
+        function = self._qualname() or self._function
+        of = f" of {function}" if function is not None else ""
         return f"<Task {self.name}{of} {self.state}>"
+
+    def _qualname(self) -> str | None:
+        function = self._function
+        if isinstance(function, partial):
+            function = function.func
+        return function if isinstance(function, str) else getattr(function, "__qualname__", None)
