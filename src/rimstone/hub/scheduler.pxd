@@ -19,7 +19,7 @@ cdef class Hub(Scheduler):
     cdef Timers _timers
     cdef readonly bint _scheduling
     cdef bint _blocked
-    cdef TaskCore _starting
+    cdef TaskCore _starting, _nobody
     cdef list _idle
     cdef object _barred
     cdef Greenlets _greenlets
@@ -57,7 +57,8 @@ cdef class Hub(Scheduler):
     cdef _take_news(self)
     @cython.locals(timers=Timers, now=double, task=TaskCore)
     cdef _look(self, timeout)
-    cdef _give_to_root(self, error)
+    @cython.locals(root=TaskCore)
+    cpdef _give_to_root(self, error)
 
 
 cpdef current_hub()

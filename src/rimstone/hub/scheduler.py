@@ -56,6 +56,7 @@ __all__ = ["Hub", "close_hub", "current_hub", "forking_task", "get_hub", "live_t
 
 _LONGEST_POLL_SECONDS = 86_400.0  # epoll counts milliseconds in an int; whoever sleeps longer polls more than once
 _CLOSING_SECONDS = 1.0
+_NEXT_LOOK_SECONDS = 1.0
 _STARTS = 256  # new tasks that start in one round, see `start`
 _BUDGET = 64  # operations that a task may do one after the other, without having to wait, before the others get a turn
 
@@ -83,6 +84,8 @@ class Hub(Scheduler):
         self.root.started = True
         self.root.guest = _state.guest
         self.current = self.root
+        self._nobody: TaskCore = Task(self, None, (), {}, "nobody")  # who runs between two tasks
+        self._nobody.parked = True
         self.budget = _BUDGET
         self.tasks: set[Any] = set()  # started and not done; a parked greenlet must never become garbage
         self.on_idle: Callable[[], bool] | None = None
@@ -138,7 +141,9 @@ class Hub(Scheduler):
             self._refuse_wait(task)
         if task.pending is not None:
             task.raise_pending()
-        if deadline is not None:
+        if deadline is None:
+            task.deadline = NEVER  # whatever an exception may have left there
+        else:
             at = deadline  # a C number in the compiled core
             task.deadline = at
             if at < task.timer:
@@ -284,7 +289,11 @@ class Hub(Scheduler):
                     thrown = None
                 if ended is not None:
                     ended.end()
+                    # What it leaves behind goes now, while no next task has been chosen: finalizers run here, and one
+                    # that wants to wait is refused, since "nobody" is parked.
+                    self.current = self._nobody
                     ended = None
+                    getcurrent().gr_context = None
                 return self._find_work()
             except GreenletExit:
                 return None
@@ -302,7 +311,6 @@ class Hub(Scheduler):
                 task = self._next()
                 # From here to the switch no call: a signal handler may raise at each.
                 if task.greenlet is not None:
-                    me.gr_context = None  # what the last task kept there may go
                     self.current = task
                     self.switches += 1
                     self._greenlets.switch(task.greenlet)
@@ -317,7 +325,8 @@ class Hub(Scheduler):
             self._new_ready -= 1
             if not task._done:
                 task.started = True
-                me.gr_context = task.context
+                if task.context is not None:
+                    me.gr_context = task.context
                 return task
             task.greenlet = None  # it was killed before it started
 
@@ -339,13 +348,15 @@ class Hub(Scheduler):
         if waiting is not None and waiting.granted:  # by a signal handler, a moment ago
             task.deadline = NEVER
             return
-        following = self._following(task, ready)
+        following: Any = self._following(task, ready)
         # No call may stand between the line above and the switch.
         if following is task:
             self.budget = _BUDGET
             return
-        if following.greenlet is None:
+        target = following.greenlet
+        if target is None:
             self._starting = following
+            following = None  # it must not live as long as this wait
             idle = self._idle
             if idle:
                 runner = idle[-1]
@@ -355,8 +366,9 @@ class Hub(Scheduler):
                 self._greenlets.switch(self._launcher)
         else:
             self.current = following
+            following = None
             self.switches += 1
-            self._greenlets.switch(following.greenlet)
+            self._greenlets.switch(target)
         self.budget = _BUDGET
 
     def _refuse_wait(self, task: TaskCore) -> None:
@@ -437,10 +449,9 @@ class Hub(Scheduler):
             self._blocked = True
             if not (self._soon or self._unparked or ready):
                 deadline = self._timers.next_look()
-                if asks is None and not self.io.waits():
-                    deadline = self._timers.next_deadline()
-                    if deadline == NEVER:
-                        self._refuse_deadlock()
+                if deadline == NEVER and asks is None and not self.io.waits():
+                    self._refuse_deadlock()
+                    deadline = clock.monotonic() + _NEXT_LOOK_SECONDS  # a thread that ends may make it certain
                 self._look(
                     None if deadline == NEVER else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
                 )
@@ -499,7 +510,15 @@ class Hub(Scheduler):
 
     def _give_to_root(self, error: BaseException) -> None:
         """Something was raised that belongs to no task: a signal handler's exception, or a failed `run_soon`."""
-        self.root.throw_in(error)
+        root = self.root
+        other = root.pending
+        if other is not None and other is not error:  # there is room for one, but neither must vanish
+            if isinstance(error, Exception) and not isinstance(other, Exception):
+                _append_context(other, error)
+                error = other
+            else:
+                _append_context(error, other)
+        root.throw_in(error)
 
     # -- errors ------------------------------------------------------------------------------------------------
 
@@ -576,6 +595,16 @@ _CANNOT_WAIT = (
     "cannot wait here: this code interrupted the scheduler (it is a signal handler, or a finalizer). "
     "Set an Event or unpark a task instead, and let that task do the waiting"
 )
+
+
+def _append_context(error: BaseException, other: BaseException) -> None:
+    """Let the traceback of *error* show *other* too."""
+    seen = {id(other)}
+    while error.__context__ is not None and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__context__
+    if id(error) not in seen:
+        error.__context__ = other
 
 
 class _ThreadState(native_local):

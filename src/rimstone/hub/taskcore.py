@@ -133,7 +133,7 @@ class TaskCore:
             if error is not None:
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
                     # They end the program, not a task: also raised in the thread's root, as if it had been computing.
-                    hub.root.throw_in(error)
+                    hub._give_to_root(error)
                 elif not self._getters:
                     hub.report(self, error)
         self._tell_waiters()
@@ -179,7 +179,10 @@ class TaskCore:
 
     def fire(self) -> None:
         """Its deadline has come."""
-        self.hub.make_ready(self, TIMEOUT)
+        if self.parked:
+            self.hub.make_ready(self, TIMEOUT)
+        else:
+            self.deadline = NEVER  # an exception has cut short the park that it was meant for
 
     # -- waiting for its end -----------------------------------------------------------------------------------
 

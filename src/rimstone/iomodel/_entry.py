@@ -53,7 +53,9 @@ class SocketEntry:
         self.reader: Any = None
         self.writer: Any = None
         self.armed = False
-        self.plain_tcp = sock.type == _socket.SOCK_STREAM and sock.family in _INTERNET
+        self.plain_tcp = (
+            sock.type == _socket.SOCK_STREAM and sock.family in _INTERNET and sock.proto in {0, _socket.IPPROTO_TCP}
+        )
         self.dry = False
         self._recv = view.recv
         self._recv_into = view.recv_into

@@ -58,11 +58,21 @@ cdef bint _has_this_layout() except -1:
         return told == (sock.fileno(), sock.family, sock.type, sock.proto)
 
 
+cdef object _plain = None  # the class of which `_has_this_layout` is known, () if of none
+
+
 cdef class Sockets:
     """See `_entry.py`. Of a plain socket.socket both are read from its C structure."""
 
     def __init__(self):
-        self._plain = socket.socket if _has_this_layout() else None
+        global _plain
+        if _plain is None:
+            try:
+                _plain = socket.socket if _has_this_layout() else ()
+            except Exception:  # no socket to be had: the next hub tries again
+                self._plain = None
+                return
+        self._plain = _plain
 
     cpdef int fd(self, sock) except? -2:
         if type(sock) is self._plain:
@@ -96,7 +106,9 @@ cdef class SocketEntry:
         self.owner = weakref.ref(sock, collected)
         self._address = <void *>sock
         self._view = None
-        self.plain_tcp = sock.type == _socket.SOCK_STREAM and sock.family in _INTERNET
+        self.plain_tcp = (
+            sock.type == _socket.SOCK_STREAM and sock.family in _INTERNET and sock.proto in (0, _socket.IPPROTO_TCP)
+        )
 
     @property
     def view(self):
@@ -120,6 +132,8 @@ cdef class SocketEntry:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if size_bytes < 0:
             raise ValueError("negative buffersize in recv")
+        if size_bytes == 0:
+            return b""
         if size_bytes <= SCRATCH_BYTES:
             while True:
                 count = c_recv(self.fd, _scratch, size_bytes, flags | MSG_DONTWAIT)
@@ -157,6 +171,8 @@ cdef class SocketEntry:
                 size_bytes = view.len
             if view.len < size_bytes:
                 raise ValueError("buffer too small for requested bytes")
+            if size_bytes == 0:
+                return 0
             while True:
                 count = c_recv(self.fd, view.buf, size_bytes, flags | MSG_DONTWAIT)
                 if count >= 0:

@@ -162,6 +162,8 @@ class ReadinessModel(IOModel):
             pass  # closed meanwhile; nothing left to watch
 
     def wait_socket(self, sock: Any, events: int, deadline: float | None = None) -> bool:
+        if self.scheduler.budget <= 0:
+            self.scheduler.budget = 1  # others must not run now: the edge that is to come would be lost
         entry = self._entry_of(sock)
         if events == READ | WRITE:
             return self._wait_both(entry, sock, deadline)
@@ -195,6 +197,7 @@ class ReadinessModel(IOModel):
             raise
         if reason != IO:  # after an event it has left already
             self._leave(entry, task)
+        entry.dry = False
         if reason != TIMEOUT and (entry.closed or self._sockets.fd(sock) != entry.fd or self._is_displaced(entry)):
             self._come_back(entry, sock)
         return reason
@@ -276,6 +279,7 @@ class ReadinessModel(IOModel):
             for task in waiting if type(waiting) is list else [] if waiting is None else [waiting]:
                 self._enlist(fd, direction, task)
         entry.reader = entry.writer = None
+        entry.plain_tcp = entry.dry = False  # the events are the other one's from now on
 
     def _other_owner(self, fd: int, sock: Any) -> Any:
         """The living socket object in the table that has the same number as *sock*; None if there is no other one."""
@@ -323,7 +327,7 @@ class ReadinessModel(IOModel):
             return self._recv_with_flags(entry, sock, size_bytes, flags, timeout)
         deadline: float | None = None
         while True:
-            if not entry.dry:
+            if not entry.dry or size_bytes <= 0:
                 data = entry.try_recv(size_bytes, 0)
                 if data is not None:
                     # Less than asked for: the kernel had no more, and will tell when more comes (see `epoll.py`).
