@@ -449,9 +449,11 @@ class Hub(Scheduler):
             self._blocked = True
             if not (self._soon or self._unparked or ready):
                 deadline = self._timers.next_look()
-                if deadline == NEVER and asks is None and not self.io.waits():
-                    self._refuse_deadlock()
-                    deadline = clock.monotonic() + _NEXT_LOOK_SECONDS  # a thread that ends may make it certain
+                if asks is None and not self.io.waits():
+                    deadline = self._timers.next_deadline()  # exactly, since a timer that is void wakes nobody
+                    if deadline == NEVER:
+                        self._refuse_deadlock()
+                        deadline = clock.monotonic() + _NEXT_LOOK_SECONDS  # a thread that ends may make it certain
                 self._look(
                     None if deadline == NEVER else min(max(0.0, deadline - clock.monotonic()), _LONGEST_POLL_SECONDS)
                 )
