@@ -374,6 +374,39 @@ sleep(0.1)
     assert "let its hub go on" in done.stderr
 
 
+def test_first_hub_of_a_forked_child_is_made_where_waiting_is_refused():
+    """Starting a thread waits for it, in a patched process for a task's turn: at the next hub it is tried again."""
+    done = run("""
+import gc
+import rimstone.monkey
+rimstone.monkey.patch_all()
+from rimstone.hub import close_hub
+
+class Garbage:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        spawn(int)
+
+get_hub()
+pid = os.fork()
+if pid == 0:
+    Garbage()
+    gc.collect()
+    close_hub()
+    get_hub()
+    spawn(compute).join()
+    sleep(0.1)
+    print(threads().count("rimstone-watchdog"))
+    sys.stdout.flush()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+""")
+    assert done.stdout == "1\n"
+    assert done.stderr.count("in compute") == 1
+
+
 @pytest.mark.slow
 def test_calls_that_compute_in_worker_processes_are_reported():
     done = run("""

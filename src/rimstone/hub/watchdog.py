@@ -123,10 +123,14 @@ class _Watchdog:
 
     def stop(self) -> None:
         """End it, and wait until it has ended. Any thread, its own included (from a report)."""
-        self._stopping = True
-        self.ring()
+        self.stop_soon()
         if get_ident() != self._thread_id:
             self._ended.acquire(timeout=_STOPPING_SECONDS)
+
+    def stop_soon(self) -> None:
+        """End it, if it has been started at all. Any thread."""
+        self._stopping = True
+        self.ring()
 
     def ring(self) -> None:
         """There is something to look at. Any thread, also a signal handler."""
@@ -280,6 +284,7 @@ class _Watch:
         try:
             dog.start()
         except BaseException:
+            dog.stop_soon()  # it may run all the same: a signal handler raised, or the wait for it was refused
             with self._lock:
                 if self._dog is dog:
                     self._dog = None
