@@ -72,7 +72,8 @@ class TaskWaiter:
         if hub.closed:
             return False
         self.granted = True
-        if get_ident() != hub.thread_id:
+        if get_ident() != hub.thread_id or not self._task.parked:
+            # If it is not parked, this is a signal handler, and the task may have looked at `granted` a moment ago.
             hub.unpark_soon(self)
             return True
         self.wake_task()

@@ -5,7 +5,7 @@ from rimstone.hub.timers cimport Timers
 from rimstone.iomodel.base cimport Scheduler
 
 cdef PerThread _here
-cdef int UNPARKED
+cdef int IO, KILLED, UNPARKED
 
 
 cdef class Hub(Scheduler):
@@ -14,7 +14,7 @@ cdef class Hub(Scheduler):
     cdef public set tasks
     cdef public Py_ssize_t switches, polls
     cdef public bint polling, forked, closed
-    cdef object _ready, _new, _runner, _unparked, _soon, _struck, _closing, _launcher
+    cdef object _ready, _new, _unparked, _soon, _struck, _closing, _launcher
     cdef Py_ssize_t _round, _new_ready
     cdef Timers _timers
     cdef readonly bint _scheduling
@@ -25,14 +25,18 @@ cdef class Hub(Scheduler):
     cdef Greenlets _greenlets
     cdef object __weakref__
 
-    @cython.locals(task=TaskCore, at=double)
+    @cython.locals(task=TaskCore, reason=int)
     cpdef int park(self, deadline=*, waiting=*) except -1
+    @cython.locals(task=TaskCore, reason=int, following=TaskCore, idle=list)
+    cpdef int wait(self, bint ready=*) except -1
     @cython.locals(task=TaskCore)
     cpdef reschedule(self)
     @cython.locals(task=TaskCore)
     cpdef give_way(self)
     @cython.locals(parked=TaskCore)
     cpdef make_ready(self, task, int reason)
+    @cython.locals(parked=TaskCore)
+    cpdef happened(self, task, waiting)
     cpdef unpark_soon(self, waiting)
     cpdef start(self, task)
     cpdef forget(self, task)
@@ -44,10 +48,9 @@ cdef class Hub(Scheduler):
     cdef TaskCore _find_work(self)
     @cython.locals(task=TaskCore)
     cdef _settle(self, error)
-    @cython.locals(following=TaskCore, idle=list)
-    cdef _switch_away(self, TaskCore task, waiting, bint ready)
+    cdef int _may_not_wait(self, TaskCore task, bint ready) except -1
     cdef _refuse_wait(self, TaskCore task)
-    cdef _switch_away_with_guest(self, TaskCore task, waiting, bint ready)
+    cdef int _wait_as_host(self, TaskCore task, bint ready) except -1
     cdef TaskCore _following(self, TaskCore task, bint ready)
     @cython.locals(task=TaskCore)
     cdef TaskCore _next(self)

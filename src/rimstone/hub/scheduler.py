@@ -45,9 +45,9 @@ from rimstone._originals import get_ident, native_local
 from rimstone.errors import Deadlock, HubError
 from rimstone.hub import _native, guard, watchdog
 from rimstone.hub.taskcore import Guest, TaskCore
-from rimstone.hub.timers import NEVER, Timers
+from rimstone.hub.timers import Timers
 from rimstone.iomodel import IOModel, choose
-from rimstone.iomodel.base import UNPARKED, Scheduler
+from rimstone.iomodel.base import IO, KILLED, NEVER, UNPARKED, Scheduler
 
 if TYPE_CHECKING:
     from rimstone.hub.parking import TaskWaiter
@@ -110,7 +110,6 @@ class Hub(Scheduler):
         self._starting: TaskCore | None = None
         self._idle: list[Any] = []  # runners whose tasks have ended
         self._greenlets = _native.Greenlets()
-        self._runner = self._run_tasks  # one bound method for all of them
         self._launcher = greenlet(self._launch, getcurrent())
         # Now and not with the first task: whoever parks first may be deep in a recursion, and every task inherits it.
         self._launcher.switch(getcurrent())
@@ -134,44 +133,62 @@ class Hub(Scheduler):
             BaseException: what `Task.kill` was given. A park that has been granted returns all the same, so that what
                 was granted (a lock, an item) is not lost; the task is killed at its next park.
         """
+        if waiting is not None and waiting.granted:
+            return UNPARKED
         task: TaskCore = self.current
+        task.waiting = waiting
+        task.until = NEVER if deadline is None else deadline
+        reason = self.wait()
         if waiting is not None and waiting.granted:
             return UNPARKED
-        if self._scheduling or task.parked or self._barred:
-            self._refuse_wait(task)
-        if task.pending is not None:
+        if reason == KILLED:
             task.raise_pending()
-        if deadline is None:
-            task.deadline = NEVER  # whatever an exception may have left there
-        else:
-            at = deadline  # a C number in the compiled core
-            task.deadline = at
-            if at < task.timer:
-                self._timers.add(task)
-        if task.guest is None:
-            self._switch_away(task, waiting, False)
-        else:
-            self._switch_away_with_guest(task, waiting, False)
-        if waiting is not None and waiting.granted:
-            return UNPARKED
-        # Also if the deadline or an event came before the kill: nothing was given to the task that could be lost.
-        if task.reason != UNPARKED and task.pending is not None:
-            task.raise_pending()
-        return task.reason
+        return reason
 
     def reschedule(self) -> None:
         """Let every other ready task run once, then go on: `sleep(0)`."""
-        task = self.current
-        if self._scheduling or task.parked or self._barred:
-            self._refuse_wait(task)
+        task: TaskCore = self.current
+        task.waiting = None
+        self.wait(True)
         if task.pending is not None:
             task.raise_pending()
-        if task.guest is None:
-            self._switch_away(task, None, True)
-        else:
-            self._switch_away_with_guest(task, None, True)
-        if task.pending is not None:
-            task.raise_pending()
+
+    def wait(self, ready: bool = False) -> int:
+        """Run other tasks until the current one has its turn again; *ready*: it could go on, and queues at the end.
+
+        All that happens before and after the switch is done in functions that have returned by then: the C stack from
+        here up to the user's function is copied at every switch. Two copies of a parked `recv` are half of what a
+        message costs when there are hundreds of connections and the copies no longer fit into the cache.
+        """
+        task: TaskCore = self.current
+        if task.guest is not None:
+            return self._wait_as_host(task, ready)
+        reason = self._may_not_wait(task, ready)
+        if reason:
+            return reason
+        following: Any = self._following(task, ready)
+        # No call may stand between the line above and the switch.
+        if following is not task:
+            target = following.greenlet
+            if target is None:
+                self._starting = following
+                following = None  # it must not live as long as this wait
+                idle = self._idle
+                if idle:
+                    target = idle[-1]
+                    del idle[-1]
+                else:
+                    target = self._launcher
+            else:
+                self.current = following
+                following = None
+                self.switches += 1
+            self._greenlets.switch(target)
+        self.budget = _BUDGET
+        # Also if the deadline or an event came before the kill: nothing was given to the task that could be lost.
+        if task.reason != UNPARKED and task.pending is not None:
+            return KILLED
+        return task.reason
 
     def give_way(self) -> None:
         self.budget = _BUDGET
@@ -187,6 +204,12 @@ class Hub(Scheduler):
             parked.reason = reason
             parked.deadline = NEVER
             self._ready.append(parked)
+
+    def happened(self, task: Any, waiting: object) -> None:
+        """End the present park of *task*, if it is one for *waiting*: a wait that was cut short may have left it there."""
+        parked: TaskCore = task
+        if parked.waiting is waiting:
+            self.make_ready(parked, IO)
 
     def unpark_soon(self, waiting: "TaskWaiter") -> None:
         """Another thread has granted *waiting*: let its task run."""
@@ -255,9 +278,10 @@ class Hub(Scheduler):
                 raise
             self._give_to_root(error)
         del creator
+        run = Hub._run_tasks  # not a bound method: that would be one more frame on the C stack of each runner
         while True:
             try:
-                greenlet(self._runner, getcurrent()).switch()
+                greenlet(run, getcurrent()).switch(self)
             except GreenletExit:
                 return
             except BaseException as error:
@@ -340,49 +364,35 @@ class Hub(Scheduler):
 
     # -- scheduling --------------------------------------------------------------------------------------------
 
-    def _switch_away(self, task: TaskCore, waiting: "TaskWaiter | None", ready: bool) -> None:
-        """Run other tasks until *task* has its turn again; *ready*: it could go on, and queues at the end."""
+    def _may_not_wait(self, task: TaskCore, ready: bool) -> int:
+        """KILLED if there is an exception to be raised first; else 0, and all is set for the switch."""
+        if self._scheduling or task.parked or self._barred:
+            self._refuse_wait(task)
+        if task.pending is not None:
+            return KILLED
+        if not ready:
+            task.deadline = task.until
+            if task.deadline < task.timer:
+                self._timers.add(task)
         task.greenlet = self._greenlets.current()
-        task.waiting = waiting
         task.reason = UNPARKED
-        if waiting is not None and waiting.granted:  # by a signal handler, a moment ago
-            task.deadline = NEVER
-            return
-        following: Any = self._following(task, ready)
-        # No call may stand between the line above and the switch.
-        if following is task:
-            self.budget = _BUDGET
-            return
-        target = following.greenlet
-        if target is None:
-            self._starting = following
-            following = None  # it must not live as long as this wait
-            idle = self._idle
-            if idle:
-                runner = idle[-1]
-                del idle[-1]
-                self._greenlets.switch(runner)
-            else:
-                self._greenlets.switch(self._launcher)
-        else:
-            self.current = following
-            following = None
-            self.switches += 1
-            self._greenlets.switch(target)
-        self.budget = _BUDGET
+        return 0
 
     def _refuse_wait(self, task: TaskCore) -> None:
         guard.refuse()
         if self._scheduling or task.parked:
             raise HubError(_CANNOT_WAIT)
 
-    def _switch_away_with_guest(self, task: TaskCore, waiting: "TaskWaiter | None", ready: bool) -> None:
+    def _wait_as_host(self, task: TaskCore, ready: bool) -> int:
+        """Wait, and keep the task's guest away meanwhile."""
         guest = task.guest
         assert guest is not None
         guest.suspend()
+        task.guest = None
         try:
-            self._switch_away(task, waiting, ready)
+            return self.wait(ready)
         finally:
+            task.guest = guest
             guest.resume()
 
     def _following(self, task: TaskCore, ready: bool) -> TaskCore:

@@ -1,8 +1,11 @@
-cdef class TaskCore:
+from rimstone.iomodel.base cimport Waiting
+
+
+cdef class TaskCore(Waiting):
     # What a switch looks at comes first, so that it lies in as few cache lines as possible.
     cdef public char reason, started, parked, _done
     cdef public int _getters
-    cdef public object greenlet, waiting, pending, guest
+    cdef public object greenlet, pending, guest
     cdef public double deadline, timer
     cdef public object hub, context, locals
     cdef public object _function, _args, _name, _value, _error, _waiters

@@ -13,13 +13,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from rimstone.errors import HubError, TaskExit
-from rimstone.hub.timers import NEVER
-from rimstone.iomodel.base import KILLED, TIMEOUT
+from rimstone.iomodel.base import KILLED, NEVER, TIMEOUT, Waiting
 
 if TYPE_CHECKING:
     import contextvars
 
-    from rimstone.hub.parking import TaskWaiter, Waiter
+    from rimstone.hub.parking import Waiter
     from rimstone.hub.scheduler import Hub
 
 __all__ = ["Guest", "TaskCore"]
@@ -37,7 +36,7 @@ class Guest(Protocol):
         """The task goes on: put it back."""
 
 
-class TaskCore:
+class TaskCore(Waiting):
     """One coroutine, as the scheduler sees it.
 
     Attributes:
@@ -46,7 +45,6 @@ class TaskCore:
         started: True once it runs or has run, or can never run.
         parked: True while it waits.
         reason: Why its last park ended.
-        waiting: What it waits for, or has waited for last, if that is a `Waiter`.
         pending: An exception to be raised where it next parks, or is parked now.
         deadline, timer: When its park ends at the latest, and when the heap looks at it next; see `timers.py`.
         context: Its `contextvars`.
@@ -57,7 +55,7 @@ class TaskCore:
     __slots__ = (
         *("_args", "_done", "_error", "_function", "_getters", "_name", "_value", "_waiters"),
         *("context", "deadline", "greenlet", "guest", "hub", "locals", "number", "parked", "pending", "reason"),
-        *("started", "timer", "waiting"),
+        *("started", "timer"),
     )
 
     def __init__(
@@ -68,6 +66,8 @@ class TaskCore:
         kwargs: dict[str, Any],
         name: str | None = None,
     ) -> None:
+        self.waiting: Any = None  # both are the base class's
+        self.until = NEVER
         self.hub = hub
         self.number = next(_numbers)
         self._name = name
@@ -78,7 +78,6 @@ class TaskCore:
         self.started = False
         self.parked = False
         self.reason = 0
-        self.waiting: TaskWaiter | None = None
         self.pending: BaseException | None = None
         self.deadline = NEVER
         self.timer = NEVER

@@ -16,12 +16,13 @@ import heapq
 from itertools import count
 from typing import TYPE_CHECKING
 
+from rimstone.iomodel.base import NEVER
+
 if TYPE_CHECKING:
     from rimstone.hub.taskcore import TaskCore
 
 __all__ = ["NEVER", "Timers"]
 
-NEVER = float("inf")
 _COMPACT_ABOVE = 256
 
 

@@ -1,8 +1,8 @@
 cimport cython
 from rimstone.iomodel._entry cimport SocketEntry, Sockets
-from rimstone.iomodel.base cimport IOModel, Scheduler
+from rimstone.iomodel.base cimport IOModel, Scheduler, Waiting
 
-cdef int READ, WRITE, IO, TIMEOUT, MSG_DONTWAIT, MSG_WAITALL
+cdef int READ, WRITE, IO, KILLED, TIMEOUT, MSG_DONTWAIT, MSG_WAITALL
 
 
 cdef class ReadinessModel(IOModel):
@@ -20,19 +20,27 @@ cdef class ReadinessModel(IOModel):
     cpdef int _wanted(self, Py_ssize_t fd) except -1
     @cython.locals(entry=SocketEntry)
     cpdef _ready(self, Py_ssize_t fd, int events)
-    cdef _wake(self, waiting)
+    @cython.locals(scheduler=Scheduler)
+    cdef _wake(self, SocketEntry entry, waiting)
     cdef _wake_by_number(self, dict waiting, Py_ssize_t fd)
     cdef _delist(self, int fd, task)
-    @cython.locals(scheduler=Scheduler, reason=int)
+    @cython.locals(scheduler=Scheduler)
     cdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
-    cdef _enlist_at(self, SocketEntry entry, int direction, task)
+    cdef int _waited(self, SocketEntry entry, sock, int reason) except -1
+    @cython.locals(waits=Waiting)
+    cdef _enlist_at(self, SocketEntry entry, int direction, task, double until)
     cdef bint _is_displaced(self, SocketEntry entry) except -1
     cdef _leave(self, SocketEntry entry, task)
     @cython.locals(fd=int)
     cdef _come_back(self, SocketEntry entry, sock)
     @cython.locals(scheduler=Scheduler, entries=list, fd=int, entry=SocketEntry)
     cdef SocketEntry _entry_of(self, sock)
-    @cython.locals(entry=SocketEntry, data=bytes)
+    @cython.locals(entry=SocketEntry, until=double)
+    cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
+    @cython.locals(task=Waiting, entry=SocketEntry)
+    cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
+    @cython.locals(data=bytes)
+    cdef _try_recv(self, SocketEntry entry, Py_ssize_t size_bytes, int flags)
     cpdef recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
     @cython.locals(entry=SocketEntry, count=Py_ssize_t)
     cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
@@ -46,5 +54,6 @@ cdef class ReadinessModel(IOModel):
     cpdef connect(self, sock, address, timeout)
 
 
+cdef _would_wait()
 cdef _timed_out()
 cdef _take_out(SocketEntry entry, task)

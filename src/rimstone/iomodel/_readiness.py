@@ -37,7 +37,7 @@ from typing import Any, NoReturn
 from rimstone import clock
 from rimstone.clock import monotonic
 from rimstone.iomodel import _entry
-from rimstone.iomodel.base import IO, READ, TIMEOUT, WRITE, Buffer, IOModel, Scheduler
+from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, IOModel, Scheduler, Waiting
 
 __all__ = ["ReadinessModel"]
 
@@ -103,28 +103,29 @@ class ReadinessModel(IOModel):
             if entry is not None:
                 entry.dry = False
                 if entry.reader is not None:
-                    self._wake(entry.reader)
+                    self._wake(entry, entry.reader)
                     entry.reader = None
             if self._readers:
                 self._wake_by_number(self._readers, fd)
         if events & WRITE:
             if entry is not None and entry.writer is not None:
-                self._wake(entry.writer)
+                self._wake(entry, entry.writer)
                 entry.writer = None
             if self._writers:
                 self._wake_by_number(self._writers, fd)
 
-    def _wake(self, waiting: Any) -> None:
+    def _wake(self, entry: _entry.SocketEntry, waiting: Any) -> None:
         if type(waiting) is list:
             for task in waiting:
-                self.scheduler.make_ready(task, IO)
+                self.scheduler.happened(task, entry)
         else:
-            self.scheduler.make_ready(waiting, IO)
+            self.scheduler.happened(waiting, entry)
 
     def _wake_by_number(self, waiting: dict[int, list[Any]], fd: int) -> None:
         tasks = waiting.get(fd)
         if tasks is not None:
-            self._wake(tasks)
+            for task in tasks:
+                self.scheduler.make_ready(task, IO)
             waiting.pop(fd, None)
 
     # -- waiting -----------------------------------------------------------------------------------------------
@@ -188,21 +189,26 @@ class ReadinessModel(IOModel):
     def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
         """Wait after EAGAIN; returns why it is over: IO, UNPARKED, TIMEOUT."""
         scheduler = self.scheduler
-        task = scheduler.current
-        try:
-            self._enlist_at(entry, direction, task)
-            reason = scheduler.park(deadline)
-        except BaseException:  # not `finally`: this frame is copied at every switch, so it must be small
-            self._leave(entry, task)
-            raise
+        self._enlist_at(entry, direction, scheduler.current, NEVER if deadline is None else deadline)
+        return self._waited(entry, sock, scheduler.wait())
+
+    def _waited(self, entry: _entry.SocketEntry, sock: Any, reason: int) -> int:
+        """The wait after `_enlist_at` has ended, for *reason*. Raises what was thrown into the task meanwhile."""
         if reason != IO:  # after an event it has left already
+            task = self.scheduler.current
             self._leave(entry, task)
+            if reason == KILLED:
+                task.raise_pending()
         entry.dry = False
         if reason != TIMEOUT and (entry.closed or self._sockets.fd(sock) != entry.fd or self._is_displaced(entry)):
             self._come_back(entry, sock)
         return reason
 
-    def _enlist_at(self, entry: _entry.SocketEntry, direction: int, task: Any) -> None:
+    def _enlist_at(self, entry: _entry.SocketEntry, direction: int, task: Any, until: float) -> None:
+        """*task* is about to `wait` for this socket. If that is cut short, what is left here does no harm."""
+        waits: Waiting = task
+        waits.waiting = entry
+        waits.until = until
         if self._is_displaced(entry):
             self._enlist(entry.fd, direction, task)
         elif direction == READ:
@@ -322,46 +328,53 @@ class ReadinessModel(IOModel):
     # -- operations --------------------------------------------------------------------------------------------
 
     def recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
-        entry = self._entry_of(sock)
-        if flags:
-            return self._recv_with_flags(entry, sock, size_bytes, flags, timeout)
-        deadline: float | None = None
-        while True:
-            if not entry.dry or size_bytes <= 0:
-                data = entry.try_recv(size_bytes, 0)
-                if data is not None:
-                    # Less than asked for: the kernel had no more, and will tell when more comes (see `epoll.py`).
-                    if entry.armed and entry.plain_tcp and 0 < len(data) < size_bytes:
-                        entry.dry = True
-                    return data
-            if timeout is not None and deadline is None:
-                deadline = monotonic() + timeout
-            if self._wait_entry(entry, sock, READ, deadline) == TIMEOUT:
-                _timed_out()
+        data = self.begin_recv(sock, size_bytes, flags, timeout)
+        while data is None:
+            data = self.end_recv(sock, size_bytes, flags, self.scheduler.wait())
+        return data
 
-    def _recv_with_flags(
-        self, entry: _entry.SocketEntry, sock: Any, size_bytes: int, flags: int, timeout: float | None
-    ) -> bytes:
-        if flags & MSG_WAITALL:
-            if _gathers(sock, flags, timeout):
-                # The kernel ignores it together with MSG_DONTWAIT, so gather here.
-                buffer = bytearray(size_bytes)
-                count = self._recv_into_whole(entry, sock, memoryview(buffer), flags)
-                return bytes(buffer[:count])
-            flags &= ~MSG_WAITALL
-        deadline: float | None = None
-        while True:
-            data = entry.try_recv(size_bytes, flags)
-            if data is not None:
-                return data
-            deadline = self._deadline(flags, timeout, deadline)
-            if self._wait_entry(entry, sock, READ, deadline) == TIMEOUT:
-                _timed_out()
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
+        entry = self._entry_of(sock)
+        if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
+            # The kernel ignores it together with MSG_DONTWAIT, so gather here.
+            buffer = bytearray(size_bytes)
+            count = self._recv_into_whole(entry, sock, memoryview(buffer), flags)
+            return bytes(buffer[:count])
+        data = self._try_recv(entry, size_bytes, flags)
+        if data is None:
+            until = NEVER
+            if flags and flags & MSG_DONTWAIT:
+                _would_wait()
+            if timeout is not None:
+                until = monotonic() + timeout
+            self._enlist_at(entry, READ, self.scheduler.current, until)
+        return data
+
+    def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
+        task: Waiting = self.scheduler.current
+        entry: _entry.SocketEntry = task.waiting
+        if self._waited(entry, sock, reason) == TIMEOUT:
+            _timed_out()
+        data = self._try_recv(entry, size_bytes, flags)
+        if data is None:
+            self._enlist_at(entry, READ, task, task.until)
+        return data
+
+    def _try_recv(self, entry: _entry.SocketEntry, size_bytes: int, flags: int) -> bytes | None:
+        if flags:
+            return entry.try_recv(size_bytes, flags & ~MSG_WAITALL)
+        if entry.dry and size_bytes > 0:
+            return None
+        data = entry.try_recv(size_bytes, 0)
+        # Less than asked for: the kernel had no more, and will tell when more comes (see `epoll.py`).
+        if data is not None and entry.armed and entry.plain_tcp and 0 < len(data) < size_bytes:
+            entry.dry = True
+        return data
 
     def _deadline(self, flags: int, timeout: float | None, deadline: float | None) -> float | None:
         """When an operation that has just failed to go on at once must give up. *deadline*: what it was before."""
         if flags & MSG_DONTWAIT:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            _would_wait()
         if timeout is not None and deadline is None:
             return monotonic() + timeout
         return deadline
@@ -524,6 +537,10 @@ class ReadinessModel(IOModel):
                 pass
             if self._wait_entry(entry, sock, direction, deadline) == TIMEOUT:
                 _timed_out()
+
+
+def _would_wait() -> NoReturn:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _timed_out() -> NoReturn:

@@ -1,21 +1,30 @@
 cdef class IOModel
 
 
+cdef class Waiting:
+    cdef public object waiting
+    cdef public double until
+
+
 cdef class Scheduler:
     cdef public object current
     cdef public IOModel io
     cdef public Py_ssize_t budget
 
     cpdef int park(self, deadline=*) except -1
+    cpdef int wait(self, bint ready=*) except -1
     cpdef reschedule(self)
     cpdef give_way(self)
     cpdef make_ready(self, task, int reason)
+    cpdef happened(self, task, waiting)
 
 
 cdef class IOModel:
     cdef public Scheduler scheduler
 
     cpdef recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
+    cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
+    cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
     cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
     cpdef send(self, sock, data, int flags, timeout)
     cpdef sendall(self, sock, data, int flags, timeout)

@@ -5,7 +5,7 @@ The contract is made of operations (recv, send, accept, connect, wait), not of r
 slot. An operation is called by a task and may park it; `poll` is called by the scheduler and makes tasks ready; `wake`
 may be called by anybody.
 
-A model knows the hub above it only as a `Scheduler`: five names, given at construction.
+A model knows the hub above it only as a `Scheduler`, given at construction, and a task only as a `Waiting`.
 
 The two classes are plain ones, not ABCs or protocols, because the compiled core makes C types of them (`base.pxd`);
 the contract suite in `rimstone.testing` is what tells whether a model is whole.
@@ -13,7 +13,7 @@ the contract suite in `rimstone.testing` is what tells whether a model is whole.
 
 from typing import Any
 
-__all__ = ["FOREVER", "IO", "KILLED", "READ", "TIMEOUT", "UNPARKED", "WRITE", "Buffer", "IOModel", "Scheduler"]
+__all__ = ["FOREVER", "IO", "KILLED", "NEVER", "READ", "TIMEOUT", "UNPARKED", "WRITE", "Buffer", "IOModel", "Scheduler", "Waiting"]
 
 READ = 1
 WRITE = 2
@@ -25,15 +25,32 @@ IO = 3
 KILLED = 4
 
 FOREVER = None
+NEVER = float("inf")  # a deadline
 
 Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer arrives with Python 3.12
+
+
+class Waiting:
+    """What an IO model knows of a task: what it waits for, and until when.
+
+    Attributes:
+        waiting: What it waits for now, or waited for last: something of the model's, or what others unpark.
+        until: When that wait ends at the latest, on `clock.monotonic`; `NEVER` if it has no end.
+    """
+
+    __slots__ = ("until", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: Any = None
+        self.until = NEVER
 
 
 class Scheduler:
     """What an IO model needs of its hub.
 
     Attributes:
-        current: The task that runs now; the model keeps it while it waits and gives it back to `make_ready`.
+        current: The task that runs now, a `Waiting`; the model keeps it while it waits and gives it back to
+            `make_ready` or `happened`.
         budget: How many operations the current task may still do without a wait; then it must `give_way`.
     """
 
@@ -43,6 +60,18 @@ class Scheduler:
 
     def park(self, deadline: float | None = None) -> int:
         """Suspend the current task until `make_ready`, *deadline* or a kill (which raises). Returns the reason."""
+        raise NotImplementedError
+
+    def wait(self, ready: bool = False) -> int:
+        """Suspend the current task until something makes it ready, its `until` at the latest; returns why it goes on.
+
+        The caller has set the task's `waiting` and `until`. This is what `park` stands on, and what an operation uses
+        that must be shallow (see `begin_recv`): a kill is not raised here but returned as KILLED, and the caller undoes
+        what it has to undo and then calls `raise_pending` of the task.
+
+        Args:
+            ready: It waits for nothing, and only lets every other ready task run once.
+        """
         raise NotImplementedError
 
     def reschedule(self) -> None:
@@ -55,6 +84,10 @@ class Scheduler:
 
     def make_ready(self, task: Any, reason: int) -> None:
         """Let *task* run again; without effect on a task that is not parked."""
+        raise NotImplementedError
+
+    def happened(self, task: Any, waiting: object) -> None:
+        """There is news of *waiting*: let *task* run again, if that is what it is parked on."""
         raise NotImplementedError
 
 
@@ -82,6 +115,18 @@ class IOModel:
 
     def recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
         """Receive up to *size_bytes*; b"" at the end of the stream."""
+        raise NotImplementedError
+
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
+        """The first half of `recv`: all of it that needs no wait; None if the current task must wait.
+
+        Then the caller calls `scheduler.wait()` and hands what it returns to `end_recv`, which may again say None. The
+        C stack of a parked task is copied twice for each wait, so nothing of the model's shall lie on it.
+        """
+        return self.recv(sock, size_bytes, flags, timeout)
+
+    def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
+        """The second half: *reason* is why the wait ended."""
         raise NotImplementedError
 
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:

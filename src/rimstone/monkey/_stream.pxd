@@ -1,5 +1,8 @@
 from rimstone.hub._native cimport PerThread
+from rimstone.hub.scheduler cimport Hub
 from rimstone.iomodel._entry cimport Sockets
 
 cdef PerThread _here
 cdef Sockets _sockets
+
+cdef _begin_recv(Hub hub, sock, Py_ssize_t bufsize, int flags)

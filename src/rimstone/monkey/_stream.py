@@ -21,10 +21,17 @@ def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
     hub: scheduler.Hub | None = _here.get()
     if hub is None:
         return _Raw.recv(self, bufsize, flags)
-    timeout = _sockets.timeout(self)
+    data = _begin_recv(hub, self, bufsize, flags)
+    while data is None:
+        data = hub.io.end_recv(self, bufsize, flags, hub.wait())
+    return data
+
+
+def _begin_recv(hub: scheduler.Hub, sock: Any, bufsize: int, flags: int) -> bytes | None:
+    timeout = _sockets.timeout(sock)
     if timeout is not None and timeout == 0:
-        return _Raw.recv(self, bufsize, flags)
-    return hub.io.recv(self, bufsize, flags, timeout)
+        return _Raw.recv(sock, bufsize, flags)
+    return hub.io.begin_recv(sock, bufsize, flags, timeout)
 
 
 def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
