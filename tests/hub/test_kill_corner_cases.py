@@ -114,6 +114,22 @@ def test_interrupted_wake_of_sleepers_is_made_up_for(hub):
     del hub.make_ready
 
 
+@replaces_methods
+def test_grant_of_a_signal_handler_just_before_the_park_is_heard(hub, monkeypatch):
+    """It strikes when the task has looked for a grant, and is not parked yet."""
+    mine = waiter()
+    following = type(hub)._following
+
+    def struck(self, task, ready):
+        if mine is not None and task.waiting is mine:
+            mine.unpark()
+        return following(self, task, ready)
+
+    monkeypatch.setattr(type(hub), "_following", struck)
+    assert mine.park(clock.monotonic() + 20)
+    assert hub.current.reason == UNPARKED  # and not the deadline
+
+
 def test_interrupted_call_of_another_thread_is_made_once_more(hub):
     calls = []
 

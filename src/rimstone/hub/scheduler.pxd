@@ -14,8 +14,9 @@ cdef class Hub(Scheduler):
     cdef public set tasks
     cdef public Py_ssize_t switches, polls
     cdef public bint polling, forked, closed
-    cdef object _ready, _new, _unparked, _soon, _struck, _closing, _launcher
-    cdef Py_ssize_t _round, _new_ready
+    cdef list _ready, _round
+    cdef object _new, _unparked, _soon, _struck, _closing, _launcher
+    cdef Py_ssize_t _turn, _new_ready
     cdef Timers _timers
     cdef readonly bint _scheduling
     cdef bint _blocked
@@ -52,9 +53,9 @@ cdef class Hub(Scheduler):
     cdef _refuse_wait(self, TaskCore task)
     cdef int _wait_as_host(self, TaskCore task, bint ready) except -1
     cdef TaskCore _following(self, TaskCore task, bint ready)
-    @cython.locals(task=TaskCore)
+    @cython.locals(task=TaskCore, ready=list, spent=list, turn=Py_ssize_t)
     cdef TaskCore _next(self)
-    @cython.locals(deadline=double, task=TaskCore)
+    @cython.locals(deadline=double, task=TaskCore, ready=list)
     cdef _poll(self)
     cdef _refuse_deadlock(self)
     cdef _take_news(self)

@@ -25,7 +25,7 @@ Signal handlers
 ---------------
 One may strike between any two calls made here, on some task's stack. What it raises while the scheduler works is not
 that task's affair: it is handed to `root` (KeyboardInterrupt included), and nothing is lost: a task is taken from the
-queue by `del ready[0]`, not by a call. A handler may unpark, set events, put into queues, spawn, and kill with
+queue by an assignment, not by a call. A handler may unpark, set events, put into queues, spawn, and kill with
 `block=False`; it may not wait: `park` raises HubError there.
 """
 
@@ -96,10 +96,11 @@ class Hub(Scheduler):
         self._barred = guard.barred  # not empty while a thread may not wait; see `guard.py`
         self.forked = False  # this is a copy in a forked child; see `_after_fork_in_child`
         self.closed = False  # no task of it runs again
-        self._ready: deque[TaskCore] = deque()
-        self._new: deque[TaskCore] = deque()  # to be started, beyond what `_ready` has of them
-        self._new_ready = 0  # tasks in `_ready` that have not started
-        self._round = 0  # how many more ready tasks may run before the next poll
+        self._ready: list[TaskCore] = []  # for the next round: a poll, and then all that are ready run once
+        self._round: list[Any] = []  # of this round: None where a task has had its turn
+        self._turn = 0  # the next one in it
+        self._new: deque[TaskCore] = deque()  # to be started, beyond what is among the ready ones
+        self._new_ready = 0  # ready tasks that have not started
         self._timers = Timers()
         self._unparked: deque[TaskWaiter] = deque()  # by other threads
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
@@ -206,7 +207,7 @@ class Hub(Scheduler):
             self._ready.append(parked)
 
     def happened(self, task: Any, waiting: object) -> None:
-        """End the present park of *task*, if it is one for *waiting*: a wait that was cut short may have left it there."""
+        """End the present park of *task*, if that is for *waiting*; a wait that was cut short may have left it there."""
         parked: TaskCore = task
         if parked.waiting is waiting:
             self.make_ready(parked, IO)
@@ -418,8 +419,7 @@ class Hub(Scheduler):
 
     def _next(self) -> TaskCore:
         """The next task to run. Polls once a round, so that neither IO nor timers starve; waits if nothing can run."""
-        ready = self._ready
-        while self._round <= 0 or not ready:
+        while self._turn >= len(self._round):
             self._scheduling = True
             try:
                 self._poll()
@@ -427,10 +427,17 @@ class Hub(Scheduler):
                 self._give_to_root(error)
             finally:
                 self._scheduling = False
-            self._round = len(ready)
-        self._round -= 1
-        task = ready[0]
-        del ready[0]
+            # No call from here to the end of the block.
+            spent = self._round
+            del spent[:]
+            self._round = self._ready
+            self._ready = spent
+            self._turn = 0
+        ready = self._round
+        turn = self._turn
+        task: TaskCore = ready[turn]
+        ready[turn] = None
+        self._turn = turn + 1
         task.parked = False  # it is not, unless an exception has cut short the park for which it was made ready
         return task
 
@@ -597,8 +604,9 @@ class Hub(Scheduler):
             self.io.close()
 
     def __repr__(self) -> str:
+        ready = len(self._ready) + len(self._round) - self._turn
         return (
-            f"<Hub of thread {self.thread_id}: {len(self.tasks)} tasks, {len(self._ready)} ready, "
+            f"<Hub of thread {self.thread_id}: {len(self.tasks)} tasks, {ready} ready, "
             f"{len(self._timers)} timers, {self.io!r}>"
         )
 

@@ -13,7 +13,20 @@ the contract suite in `rimstone.testing` is what tells whether a model is whole.
 
 from typing import Any
 
-__all__ = ["FOREVER", "IO", "KILLED", "NEVER", "READ", "TIMEOUT", "UNPARKED", "WRITE", "Buffer", "IOModel", "Scheduler", "Waiting"]
+__all__ = [
+    "FOREVER",
+    "IO",
+    "KILLED",
+    "NEVER",
+    "READ",
+    "TIMEOUT",
+    "UNPARKED",
+    "WRITE",
+    "Buffer",
+    "IOModel",
+    "Scheduler",
+    "Waiting",
+]
 
 READ = 1
 WRITE = 2
