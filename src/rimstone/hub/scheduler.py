@@ -207,7 +207,7 @@ class Hub(Scheduler):
             self._ready.append(parked)
 
     def happened(self, task: Any, waiting: object) -> None:
-        """End the present park of *task*, if that is for *waiting*; a wait that was cut short may have left it there."""
+        """End the present park of *task*, if it is on *waiting*; a wait that was cut short may have left it there."""
         parked: TaskCore = task
         if parked.waiting is waiting:
             self.make_ready(parked, IO)
