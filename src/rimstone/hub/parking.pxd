@@ -8,7 +8,7 @@ cdef class TaskWaiter:
     cdef TaskCore _task
     cdef public bint granted
 
-    @cython.locals(reason=int)
+    @cython.locals(reason=int, task=TaskCore)
     cpdef park(self, deadline=*)
     @cython.locals(hub=Hub)
     cpdef unpark(self)

@@ -14,12 +14,15 @@ must be able to rely on it having arrived.
 
 import os
 from threading import main_thread
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rimstone import clock
 from rimstone._originals import allocate_lock, get_ident
 from rimstone.hub.scheduler import Hub, current_hub
-from rimstone.iomodel.base import TIMEOUT, UNPARKED
+from rimstone.iomodel.base import KILLED, NEVER, TIMEOUT, UNPARKED
+
+if TYPE_CHECKING:
+    from rimstone.hub.taskcore import TaskCore
 
 __all__ = ["TaskWaiter", "Waiter", "waiter"]
 
@@ -60,12 +63,18 @@ class TaskWaiter:
         self.granted = False
 
     def park(self, deadline: float | None = None) -> bool:
-        while True:
-            reason = self._hub.park(deadline, self)
-            if self.granted:
+        task: TaskCore = self._hub.current
+        while not self.granted:
+            task.waiting = self
+            task.until = NEVER if deadline is None else deadline
+            reason = self._hub.wait()
+            if self.granted:  # also if a kill came with it, or before it: what was granted must not be lost
                 return True
             if reason == TIMEOUT:
                 return False
+            if reason == KILLED:
+                task.raise_pending()
+        return True
 
     def unpark(self) -> bool:
         hub = self._hub

@@ -27,7 +27,7 @@ cdef class Hub(Scheduler):
     cdef object __weakref__
 
     @cython.locals(task=TaskCore, reason=int)
-    cpdef int park(self, deadline=*, waiting=*) except -1
+    cpdef int park(self, deadline=*) except -1
     @cython.locals(task=TaskCore, reason=int, following=TaskCore, idle=list)
     cpdef int wait(self, bint ready=*) except -1
     @cython.locals(task=TaskCore)

@@ -17,7 +17,8 @@ A task may park from any greenlet, also one that foreign code (SQLAlchemy, green
 greenlet that called `park`, and that one is switched to.
 
 States of a task: CREATED -> READY -> RUNNING <-> PARKED -> DONE. A timer only counts while it says what the task's
-`deadline` says (`timers.py`). An unpark carries the `Waiter` that the task parked on (`parking.py`).
+`deadline` says (`timers.py`). What wakes a task names what the task must be waiting for: a `Waiter` (`parking.py`), or
+an IO model's entry of a socket.
 
 Who may call what: everything here belongs to the hub's own thread, but `run_soon`, `unpark_soon` and the counters.
 
@@ -123,25 +124,19 @@ class Hub(Scheduler):
 
     # -- parking -----------------------------------------------------------------------------------------------
 
-    def park(self, deadline: float | None = None, waiting: "TaskWaiter | None" = None) -> int:
-        """Suspend the current task until it is made ready; returns why it goes on (UNPARKED, TIMEOUT or IO).
+    def park(self, deadline: float | None = None) -> int:
+        """Suspend the current task until it is made ready; returns why it goes on: UNPARKED, TIMEOUT or IO.
 
         Args:
             deadline: On `clock.monotonic`; None for ever.
-            waiting: What others unpark; without it, `make_ready`, the deadline and a kill end the park.
         Raises:
             HubError: the scheduler itself was interrupted (a signal handler that wants to wait).
-            BaseException: what `Task.kill` was given. A park that has been granted returns all the same, so that what
-                was granted (a lock, an item) is not lost; the task is killed at its next park.
+            BaseException: what `Task.kill` was given.
         """
-        if waiting is not None and waiting.granted:
-            return UNPARKED
         task: TaskCore = self.current
-        task.waiting = waiting
+        task.waiting = None
         task.until = NEVER if deadline is None else deadline
         reason = self.wait()
-        if waiting is not None and waiting.granted:
-            return UNPARKED
         if reason == KILLED:
             task.raise_pending()
         return reason
