@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from rimstone import clock
-from rimstone.errors import HubError
+from rimstone.errors import CannotWait
 from rimstone.hub import sleep, spawn, waiter
 from rimstone.sync import Lock, SimpleQueue
 from rimstone.testing.patched import run_script
@@ -78,7 +78,7 @@ def test_handler_that_wants_to_wait_in_the_scheduler(hub):
     for wait in (lambda: sleep(1), lambda: sleep(0), lock.acquire, SimpleQueue().get):
         with on_signal(lambda *_, wait=wait: wait()):
             signal_while_polling(hub)
-            with pytest.raises(HubError, match="signal handler"):
+            with pytest.raises(CannotWait, match="signal handler"):
                 sleep(100)
     assert spawn(lambda: 1).get() == 1
 

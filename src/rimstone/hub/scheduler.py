@@ -26,7 +26,7 @@ Signal handlers
 One may strike between any two calls made here, on some task's stack. What it raises while the scheduler works is not
 that task's affair: it is handed to `root` (KeyboardInterrupt included), and nothing is lost: a task is taken from the
 queue by `del ready[0]`, not by a call. A handler may unpark, set events, put into queues, spawn, and kill with
-`block=False`; it may not wait: `park` raises HubError there.
+`block=False`; it may not wait: `park` raises CannotWait there.
 """
 
 import os
@@ -42,7 +42,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from rimstone import clock
 from rimstone._originals import get_ident, native_local
-from rimstone.errors import Deadlock, HubError
+from rimstone.errors import CannotWait, Deadlock, HubError
 from rimstone.hub import _native, guard, watchdog
 from rimstone.hub.taskcore import Guest, TaskCore
 from rimstone.hub.timers import NEVER, Timers
@@ -130,7 +130,7 @@ class Hub(Scheduler):
             deadline: On `clock.monotonic`; None for ever.
             waiting: What others unpark; without it, `make_ready`, the deadline and a kill end the park.
         Raises:
-            HubError: the scheduler itself was interrupted (a signal handler that wants to wait).
+            CannotWait: the scheduler itself was interrupted (by a signal handler that wants to wait), or see `guard.py`.
             BaseException: what `Task.kill` was given. A park that has been granted returns all the same, so that what
                 was granted (a lock, an item) is not lost; the task is killed at its next park.
         """
@@ -374,7 +374,7 @@ class Hub(Scheduler):
     def _refuse_wait(self, task: TaskCore) -> None:
         guard.refuse()
         if self._scheduling or task.parked:
-            raise HubError(_CANNOT_WAIT)
+            raise CannotWait(_CANNOT_WAIT)
 
     def _switch_away_with_guest(self, task: TaskCore, waiting: "TaskWaiter | None", ready: bool) -> None:
         guest = task.guest
