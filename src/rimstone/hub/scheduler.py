@@ -404,6 +404,8 @@ class Hub(Scheduler):
         except BaseException:  # the second of two that came within microseconds: let it be this task's after all
             task.parked = False
             task.deadline = NEVER
+            while task in self._ready:  # it runs already
+                self._ready.remove(task)
             raise
 
     def _next(self) -> TaskCore:
