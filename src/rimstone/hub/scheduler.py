@@ -198,11 +198,14 @@ class Hub(Scheduler):
         """Call `function(*args)` in the hub's thread, between two tasks. Any thread, also a signal handler.
 
         *function* must not wait. If it raises, the error goes to the hub's root task. It may be called twice, if a
-        signal handler raises meanwhile.
+        signal handler raises meanwhile. A hub that closes calls what is queued before it is gone, and one that is
+        closed calls it at once, in the caller's thread; in a forked child, the parent's calls are the parent's affair.
         """
         self._soon.append((function, args))
         if self.polling:
             self.io.wake()
+        if self.closed:  # perhaps only just: whoever looks last finds it
+            self._take_last_news()
 
     # -- starting tasks ----------------------------------------------------------------------------------------
 
@@ -540,13 +543,20 @@ class Hub(Scheduler):
     def close(self) -> None:
         """Kill every task, wait up to a second for their `finally` blocks, then give back the descriptors.
 
+        What others have queued with `run_soon` is called before it ends.
+
         Raises:
             HubError: called by a task other than the root.
+            BaseException: what such a call raised, as it would have been raised in the root.
         """
         if self.current is not self.root:
             raise HubError(f"{self.current!r} cannot close its own hub; call close_hub() in the thread's main program")
+        deadline = clock.monotonic() + _CLOSING_SECONDS
         try:
-            self._end_tasks(clock.monotonic() + _CLOSING_SECONDS)
+            self._end_tasks(deadline)
+            while self._soon and clock.monotonic() < deadline:
+                self.reschedule()  # the poll calls them, and they may start tasks
+                self._end_tasks(deadline)
             if not self.tasks:
                 self._end_runners()
         finally:
@@ -587,6 +597,25 @@ class Hub(Scheduler):
                     task.abandon()
         finally:
             self.io.close()
+            self._take_last_news()
+
+    def _take_last_news(self) -> None:
+        """Call what others have queued with `run_soon`, now that the hub is closed; raise the first error at the end."""
+        thrown: BaseException | None = None
+        while self._soon and not self.forked:
+            try:
+                function, args = self._soon.popleft()
+            except IndexError:  # another thread was faster
+                break
+            try:
+                function(*args)
+            except BaseException as error:
+                if thrown is not None:
+                    _append_context(thrown, error)
+                else:
+                    thrown = error
+        if thrown is not None:
+            raise thrown
 
     def __repr__(self) -> str:
         return (
@@ -624,11 +653,15 @@ class _Guard:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._pid = os.getpid()
 
     def __del__(self) -> None:
-        if get_ident() == self._hub.thread_id:
+        hub = self._hub
+        if get_ident() == hub.thread_id:
             _here.set(None)
-        self._hub.release()
+        if os.getpid() != self._pid:  # a forked child drops its parent's other threads before any hook is called
+            hub.forked = True
+        hub.release()
 
 
 _state = _ThreadState()
@@ -707,6 +740,7 @@ def _after_fork_in_child() -> None:
     hub: Hub | None = _here.get()
     for other in tuple(_hubs):
         if other is not hub:
+            other.forked = True
             other.release()  # its thread is not here: wakes must go to others
     if hub is not None:
         hub.forked = True
