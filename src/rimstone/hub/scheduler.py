@@ -52,7 +52,7 @@ from rimstone.iomodel.base import UNPARKED, Scheduler
 if TYPE_CHECKING:
     from rimstone.hub.parking import TaskWaiter
 
-__all__ = ["Hub", "close_hub", "current_hub", "forking_task", "get_hub", "live_tasks", "swap_guest"]
+__all__ = ["Hub", "append_context", "close_hub", "current_hub", "forking_task", "get_hub", "live_tasks", "swap_guest"]
 
 _LONGEST_POLL_SECONDS = 86_400.0  # epoll counts milliseconds in an int; whoever sleeps longer polls more than once
 _CLOSING_SECONDS = 1.0
@@ -232,8 +232,8 @@ class Hub(Scheduler):
             self._closing.unpark()
 
     def add_timer(self, task: TaskCore) -> None:
-        """See to it that *task*, whose `deadline` is earlier than its `timer`, is woken in time."""
-        self._timers.add(task)
+        """See to it that *task* (an alarm), whose `deadline` is earlier than its `timer`, fires in time."""
+        self._timers.add_kept(task)
 
     def wake_if_blocked(self) -> None:
         """What a signal handler has just made ready must not wait for the next event. From the hub's thread."""
@@ -454,7 +454,7 @@ class Hub(Scheduler):
             self._blocked = True
             if not (self._soon or self._unparked or ready):
                 deadline = self._timers.next_look()
-                if asks is None and not self.io.waits():
+                if asks is None and not self._timers.is_first_live() and not self.io.waits():
                     deadline = self._timers.next_deadline()  # exactly, since a timer that is void wakes nobody
                     if deadline == NEVER:
                         self._refuse_deadlock()
@@ -521,10 +521,10 @@ class Hub(Scheduler):
         other = root.pending
         if other is not None and other is not error:  # there is room for one, but neither must vanish
             if isinstance(error, Exception) and not isinstance(other, Exception):
-                _append_context(other, error)
+                append_context(other, error)
                 error = other
             else:
-                _append_context(error, other)
+                append_context(error, other)
         root.throw_in(error)
 
     # -- errors ------------------------------------------------------------------------------------------------
@@ -611,7 +611,7 @@ class Hub(Scheduler):
                 function(*args)
             except BaseException as error:
                 if thrown is not None:
-                    _append_context(thrown, error)
+                    append_context(thrown, error)
                 else:
                     thrown = error
         if thrown is not None:
@@ -630,8 +630,8 @@ _CANNOT_WAIT = (
 )
 
 
-def _append_context(error: BaseException, other: BaseException) -> None:
-    """Let the traceback of *error* show *other* too."""
+def append_context(error: BaseException, other: BaseException) -> None:
+    """Let the traceback of *error* show *other* too, as what had happened before."""
     seen = {id(other)}
     while error.__context__ is not None and id(error) not in seen:
         seen.add(id(error))
