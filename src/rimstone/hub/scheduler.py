@@ -29,6 +29,7 @@ queue by `del ready[0]`, not by a call. A handler may unpark, set events, put in
 `block=False`; it may not wait: `park` raises CannotWait there.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -559,6 +560,7 @@ class Hub(Scheduler):
                 self._end_tasks(deadline)
             if not self.tasks:
                 self._end_runners()
+            self.root.raise_pending()  # what came last, a Ctrl-C of the last task perhaps: there is no next park
         finally:
             self._closing = None
             self.release()
@@ -692,7 +694,10 @@ def _close_with_thread() -> None:
     """See to it that the tasks of this thread are killed when it ends: none of them could run after that."""
     # Not `current_thread`, which makes an object for a thread that `threading` has not started.
     thread: Any = threading._active.get(get_ident())  # type: ignore[attr-defined]
-    if thread is None or thread is threading.main_thread() or not hasattr(thread, "_delete"):
+    if thread is threading.main_thread():
+        _close_with_program()
+        return
+    if thread is None or not hasattr(thread, "_delete"):
         return
     delete = thread._delete  # the last thing that `threading` calls in a thread
 
@@ -705,6 +710,36 @@ def _close_with_thread() -> None:
 
     thread._delete = close_and_delete
 
+
+def _close_with_program() -> None:
+    """The same for the main thread.
+
+    Before the other threads are joined, since one of them may wait for a task of this hub. Once a process, and so not
+    for a hub that is made while the program ends; a forked child has inherited it.
+    """
+    if _at_exit:
+        return
+    _at_exit.append(_close_main_hub)
+    # `threading` calls these when the main program has returned; what `atexit` has comes after the threads.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    try:
+        register(_close_main_hub)
+    except RuntimeError:
+        pass  # it ends already
+
+
+def _close_main_hub() -> None:
+    hub: Hub | None = _here.get()
+    if hub is None or hub.current is not hub.root:
+        return
+    try:
+        close_hub()
+    except BaseException:
+        # Raised here, it would keep `threading` from joining the other threads.
+        traceback.print_exc()
+
+
+_at_exit: list[Callable[[], None]] = []  # what is to be called when the program ends; empty until it is
 
 def close_hub() -> None:
     """End the calling thread's hub, if it has one: its tasks are killed, its descriptors closed.
