@@ -168,7 +168,9 @@ def trip_and_raise(number, error):
     return lambda *_: list(map(_thread.interrupt_main, (number, error)))
 
 
-@pytest.mark.skipif(core() == "compiled", reason="signals strike between bytecodes, and the compiled core has none there")
+@pytest.mark.skipif(
+    core() == "compiled", reason="signals strike between bytecodes, and the compiled core has none there"
+)
 def test_reschedule_that_is_struck_again_and_again_queues_its_task_once(hub):
     """The last strikes where none is caught for the root any more; the task goes on, so it must not be queued too."""
     with (

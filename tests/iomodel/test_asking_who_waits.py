@@ -45,7 +45,9 @@ def test_true_while_a_socket_waits_and_false_after(model):
     assert not model.waits()
 
 
-@pytest.mark.skipif(core() == "compiled", reason="the table is a list of C there, and no other type can stand in for it")
+@pytest.mark.skipif(
+    core() == "compiled", reason="the table is a list of C there, and no other type can stand in for it"
+)
 def test_socket_that_waits_again_is_not_searched_for(model):
     one, other = socket.socketpair()
 

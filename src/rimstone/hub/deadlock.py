@@ -26,7 +26,10 @@ _SAME_PLACE = 10  # tasks at each, that the error lists
 
 
 def deadlock_of(hub: "Hub") -> str | None:
-    """Who waits for what, one line a task (of many at the same place, some), if that is how it will stay for ever; else None. In *hub*'s thread."""
+    """Who waits for what, if that is how it will stay for ever; else None. In *hub*'s thread.
+
+    One line a task; of many that wait at the same place, some.
+    """
     # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at
     # the hubs.
     harmless = watchdog.harmless_threads()

@@ -21,6 +21,7 @@ from rimstone._originals import get_ident
 from rimstone.hub import scheduler
 from rimstone.hub.scheduler import Hub
 from rimstone.hub.task import AnyTask, Task
+from rimstone.hub.taskcore import TaskCore
 from rimstone.hub.timers import NEVER
 
 __all__ = ["Waits", "dump", "dump_on_signal", "place_of", "stack_of", "tasks", "together", "waits_for"]
@@ -91,7 +92,7 @@ def _walk(frame: FrameType | None) -> list[tuple[FrameType, int]]:
     return found
 
 
-def place_of(task: "AnyTask") -> str:
+def place_of(task: TaskCore) -> str:
     """File and line where *task* is; "" before it has started and after it has ended."""
     frames = _frames(task)
     return f"{frames[0][0].f_code.co_filename}:{frames[0][1]}" if frames else ""

@@ -115,8 +115,8 @@ class TaskGroup:
         hub = get_hub()
         if not hub.is_running(hub.current):
             raise CannotWait(
-                "a TaskGroup waits for its tasks, and this code (a signal handler, a finalizer) cannot wait; spawn a task, "
-                "and let that one have the group"
+                "a TaskGroup waits for its tasks, and this code (a signal handler, a finalizer) cannot wait; spawn a "
+                "task, and let that one have the group"
             )
         self._hub = hub
         self._parent = hub.current

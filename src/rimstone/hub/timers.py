@@ -41,7 +41,7 @@ class Timers:
         return len(self._heap)
 
     def add(self, task: "TaskCore") -> None:
-        """See to it that *task*, whose `deadline` is earlier than its `timer`, is found in time if it is still there."""
+        """See to it that *task*, whose `deadline` is earlier than its `timer`, is found in time while it is there."""
         self._push(task, ref(task))
 
     def add_kept(self, task: "TaskCore") -> None:

@@ -236,14 +236,14 @@ def acquire_shielded(lock: Lock) -> None:
         return
     task = current_task()
     if task is None:
-        for earlier, error in pairwise(thrown):
-            append_context(error, earlier)
+        for earlier, later in pairwise(thrown):
+            append_context(later, earlier)
         raise thrown[-1]
-    for error in thrown:
+    for one in thrown:
         if task.pending is None:
-            task.throw_in(error)
+            task.throw_in(one)
         else:
-            interrupts_of(task).throw(error)
+            interrupts_of(task).throw(one)
 
 
 def check_timeout(blocking: bool, timeout: float) -> None:
