@@ -111,3 +111,21 @@ for _ in range(200):
     assert spawn(queue.get).get() == 1
     thread.join()
 """)
+
+
+def test_many_tasks_at_the_same_place():
+    run("""
+queue = SimpleQueue()
+tasks = [spawn(queue.get) for _ in range(300)]
+try:
+    joinall(tasks)
+except Deadlock as error:
+    lines = str(error).splitlines()
+else:
+    raise AssertionError("no Deadlock")
+assert len(lines) == 1 + 1 + 10 + 1, lines
+assert lines[-1].startswith("  ... and 290 more at ") and ".py:" in lines[-1], lines
+for task in tasks:
+    queue.put(None)
+joinall(tasks)
+""")

@@ -282,3 +282,41 @@ def test_signal_while_somebody_writes_to_stderr(on_signal, capfd, monkeypatch):
     signal.raise_signal(signal.SIGUSR1)
     monkeypatch.undo()
     assert "thread MainThread" in capfd.readouterr().err
+
+
+def test_many_tasks_with_the_same_stack():
+    made = [spawn(outer_function) for _ in range(200)]
+    other = spawn(SimpleQueue().get)
+    sleep(0)
+    sleep(0)
+    text = dumped()
+    assert text.count("in inner_function") == 1
+    assert text.count("of outer_function parked") == 10
+    assert "... and 190 more with the same stack\n" in text
+    assert f"{made[9].name} of" in text
+    assert f"{made[10].name} of" not in text
+    assert f"{other.name} of" in text
+    for task in (*made, other):
+        task.kill()
+
+
+def test_limit_of_different_stacks():
+    def deep(left):
+        if left:
+            deep(left - 1)
+        else:
+            sleep(60)
+
+    made = [spawn(deep, number) for number in range(5) for _ in range(11)]
+    sleep(0)
+    few, all_of_them = io.StringIO(), io.StringIO()
+    dump(few, limit=3)
+    dump(all_of_them, limit=None)
+    assert "  ... and 22 more tasks, with 2 other stacks; dump(limit=None) prints all\n" in few.getvalue()
+    assert few.getvalue().count(".deep parked:") == 30
+    assert all(f"{task.name} of" in all_of_them.getvalue() for task in made)
+    assert "..." not in all_of_them.getvalue()
+    with pytest.raises(ValueError, match="limit of 0 stacks or more"):
+        dump(limit=-1)
+    for task in made:
+        task.kill()

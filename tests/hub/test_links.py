@@ -6,8 +6,9 @@ from weakref import ref
 
 import pytest
 
-from rimstone.errors import HubError
-from rimstone.hub import current_task, sleep, spawn
+from rimstone.errors import CannotWait
+from rimstone.hub import current_task, get_hub, sleep, spawn
+from rimstone.testing.patched import run_script
 
 
 class Boom(Exception):
@@ -111,7 +112,7 @@ def test_it_must_not_wait(capsys):
     task.link(lambda _: sleep(1))
     task.join()
     sleep(0)
-    assert HubError.__name__ in capsys.readouterr().err
+    assert CannotWait.__name__ in capsys.readouterr().err
 
 
 def test_it_may_spawn():
@@ -227,3 +228,66 @@ def test_name_can_be_set():
     assert "the one" in repr(task)
     task.join()
     assert task.name == "the one"
+
+
+def test_called_for_a_task_that_ends_with_its_thread():
+    """Its end is the last thing that happens in the hub; the callback is called all the same, and may spawn."""
+    called = []
+
+    def callback(task):
+        called.append((task, threading.get_ident()))
+        spawn(called.append, "a task that starts too late")
+
+    def work():
+        called.append(threading.get_ident())
+        task = spawn(int)  # killed before it starts: nothing else happens in the hub
+        task.link(callback)
+        called.append(task)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    ident, task, *rest = called
+    assert rest == [(task, ident)]
+
+
+def test_called_in_this_thread_if_the_other_hub_has_just_closed():
+    """Between the look and the call, that is: whoever queues a call last sees that it is made."""
+    hubs, called = [], []
+
+    def work():
+        hubs.append(get_hub())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    hubs[0].run_soon(lambda: called.append(threading.get_ident()))
+    assert called == [threading.get_ident()]
+
+
+def test_not_called_in_a_forked_child_of_another_thread():
+    done = run_script("""
+import os, threading, warnings
+from rimstone.hub import get_hub, sleep
+warnings.simplefilter("ignore")  # it forks with threads
+ready, leave = threading.Event(), threading.Event()
+def other():
+    hub = get_hub()
+    hub.run_soon(lambda: print("called", flush=True))
+    ready.set()
+    leave.wait()  # in C as far as the hub can tell
+    sleep(0)
+thread = threading.Thread(target=other)
+thread.start()
+ready.wait()
+get_hub()
+pid = os.fork()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
+print("forked", flush=True)
+leave.set()
+thread.join()
+""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["forked", "called"]

@@ -1,5 +1,6 @@
 """Signal handlers: what they may do, what they may not, and whom their exceptions hit."""
 
+import _thread
 import os
 import signal
 import threading
@@ -8,8 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from rimstone import clock
-from rimstone.errors import HubError
+from rimstone._core import core
+from rimstone.errors import CannotWait
 from rimstone.hub import sleep, spawn, waiter
+from rimstone.iomodel.base import TIMEOUT
 from rimstone.sync import Lock, SimpleQueue
 from rimstone.testing.patched import run_script
 
@@ -78,7 +81,7 @@ def test_handler_that_wants_to_wait_in_the_scheduler(hub):
     for wait in (lambda: sleep(1), lambda: sleep(0), lock.acquire, SimpleQueue().get):
         with on_signal(lambda *_, wait=wait: wait()):
             signal_while_polling(hub)
-            with pytest.raises(HubError, match="signal handler"):
+            with pytest.raises(CannotWait, match="signal handler"):
                 sleep(100)
     assert spawn(lambda: 1).get() == 1
 
@@ -158,3 +161,30 @@ def test_failed_run_soon_goes_to_the_root(hub):
     with pytest.raises(ValueError, match="invalid literal"):
         sleep(20)
     thread.join()
+
+
+def trip_and_raise(number, error):
+    """Let a signal be pending, and raise *error*, without a bytecode in between: the way two strike at once."""
+    return lambda *_: list(map(_thread.interrupt_main, (number, error)))
+
+
+@pytest.mark.skipif(
+    core() == "compiled", reason="signals strike between bytecodes, and the compiled core has none there"
+)
+def test_reschedule_that_is_struck_again_and_again_queues_its_task_once(hub):
+    """The last strikes where none is caught for the root any more; the task goes on, so it must not be queued too."""
+    with (
+        on_signal(trip_and_raise(signal.SIGUSR2, "first"), signal.SIGUSR1),
+        on_signal(trip_and_raise(signal.SIGALRM, "second"), signal.SIGUSR2),
+        on_signal(trip_and_raise(signal.SIGURG, "third")),  # which has no handler
+    ):
+        hub.run_soon(signal.raise_signal, signal.SIGUSR1)
+        errors = 0
+        for _ in range(5):
+            try:
+                sleep(0)
+            except TypeError:
+                errors += 1
+        assert errors
+    assert "0 ready" in repr(hub)
+    assert hub.park(clock.monotonic() + 0.01) == TIMEOUT

@@ -521,6 +521,22 @@ def test_child_that_ends_the_program_while_another_task_runs_the_block():
     assert seen == [error]
 
 
+def test_child_that_ends_the_program_reaches_the_root_once():
+    """Not once as the child's, and once more as that of the task that has the group, and of one that is in `get`."""
+
+    def parent():
+        with TaskGroup() as group:
+            group.spawn(fail, KeyboardInterrupt())
+
+    task = spawn(spawn(parent).get)
+    with pytest.raises(KeyboardInterrupt):
+        task.join()
+    while not task.ready():
+        sleep(0)
+    sleep(0)
+    assert isinstance(task.exception, KeyboardInterrupt)
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_body_that_ends_the_program(kind):
     with pytest.raises(kind), TaskGroup() as group:

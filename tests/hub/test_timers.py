@@ -1,11 +1,17 @@
 """Timers: a model of the heap with tombstones, driven by hypothesis."""
 
+import gc
+import weakref
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rimstone.hub import Timeout, sleep, spawn
 from rimstone.hub import timers as module
 from rimstone.hub.taskcore import TaskCore
 from rimstone.hub.timers import NEVER, Timers
+from rimstone.sync import SimpleQueue
 
 
 class Parkable(TaskCore):
@@ -90,3 +96,31 @@ def test_ended_tasks_do_not_pile_up():
         task.park(timers, 3600)
         task.deadline = NEVER
     assert len(timers) < 1000
+
+
+def test_timer_that_is_left_behind_does_not_keep_what_the_task_returned(hub):
+    """It stays until its time comes, for an hour here; the task and its value must not."""
+
+    class Value:
+        pass
+
+    def work():
+        things.get(timeout=3600)
+        return Value()
+
+    things = SimpleQueue()
+    task = spawn(work)
+    sleep(0)
+    things.put(None)
+    value = weakref.ref(task.get())
+    task = weakref.ref(task)
+    assert "1 timers" in repr(hub)
+    assert value() is None
+    assert task() is None
+
+
+def test_timeout_that_nobody_keeps_strikes_all_the_same():
+    Timeout(0.01).start()
+    gc.collect()
+    with pytest.raises(Timeout):
+        sleep(20)

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from rimstone.errors import TaskExit
-from rimstone.hub import close_hub, joinall, sleep, spawn
+from rimstone.hub import Timeout, close_hub, joinall, sleep, spawn
 from rimstone.sync import Lock, NotifyLock, RLock
+from rimstone.sync.lock import acquire_shielded
 
 kinds = pytest.mark.parametrize("make", [Lock, RLock, NotifyLock])
 
@@ -222,3 +223,61 @@ def test_after_fork_it_is_free():
         lock.acquire()
         lock._at_fork_reinit()
         assert lock.acquire(timeout=1)
+
+
+@pytest.mark.parametrize("make", [Lock, RLock])
+def test_all_that_is_thrown_while_it_is_taken_back_is_raised(make):
+    lock = make()
+    raised = []
+
+    def work():
+        lock.acquire()
+        saved = lock._release_save()
+        sleep(0)
+        lock._acquire_restore(saved)
+        lock.release()
+        for _ in errors:
+            try:
+                sleep(0.5)
+            except (Timeout, TaskExit, ValueError) as error:
+                raised.append(error)
+
+    errors = [ValueError(), TaskExit(), Timeout()]
+    task = spawn(work)
+    sleep(0)
+    lock.acquire()
+    sleep(0)
+    sleep(0)
+    for error in errors:
+        task.kill(error, block=False)
+        sleep(0.001)
+    lock.release()
+    task.join()
+    assert [id(error) for error in raised] == [id(error) for error in errors]
+
+
+def test_a_plain_thread_that_is_struck_twice_shows_both():
+    errors = [KeyboardInterrupt("first"), KeyboardInterrupt("second")]
+    lock = Lock()
+
+    class Struck:
+        def acquire(self):
+            if left:
+                raise left.pop(0)
+            return lock.acquire()
+
+    left = list(errors)
+    caught = []
+
+    def work():
+        try:
+            acquire_shielded(Struck())
+        except KeyboardInterrupt as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert caught == [errors[1]]
+    assert caught[0].__context__ is errors[0]
+    assert lock.locked()

@@ -14,15 +14,22 @@ from typing import TYPE_CHECKING
 from rimstone.hub import watchdog
 
 if TYPE_CHECKING:
+    from rimstone.hub.dump import Waits
     from rimstone.hub.scheduler import Hub
+    from rimstone.hub.taskcore import TaskCore
 
 __all__ = ["deadlock_of"]
 
 _TRIES = 10
+_PLACES = 20  # where tasks of one thread wait, and
+_SAME_PLACE = 10  # tasks at each, that the error lists
 
 
 def deadlock_of(hub: "Hub") -> str | None:
-    """Who waits for what, one line a task, if that is how it will stay for ever; else None. In *hub*'s thread."""
+    """Who waits for what, if that is how it will stay for ever; else None. In *hub*'s thread.
+
+    One line a task; of many that wait at the same place, some.
+    """
     # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at
     # the hubs.
     harmless = watchdog.harmless_threads()
@@ -40,16 +47,26 @@ def deadlock_of(hub: "Hub") -> str | None:
             break
     else:
         return None
-    from rimstone.hub.dump import Waits, stack_of
+    from rimstone.hub.dump import Waits, place_of, together
 
     waits = Waits()
     lines = []
     for other, _ in stuck:
-        for task in (other.root, *sorted(other.tasks, key=lambda task: task.number)):
-            stack = stack_of(task)
-            where = f" at {stack[-1].filename}:{stack[-1].lineno}" if stack else ""
-            lines.append(f"  {task.name}: {waits.of(task) or 'waits'}{where}")
+        lines += [_describe(other.root, waits, place_of(other.root))]
+        groups = together(sorted(other.tasks, key=lambda task: task.number), place_of)
+        for group in groups[:_PLACES]:
+            place = place_of(group[0])
+            lines += [_describe(task, waits, place) for task in group[:_SAME_PLACE]]
+            if len(group) > _SAME_PLACE:
+                lines.append(f"  ... and {len(group) - _SAME_PLACE:,} more at {place}")
+        if len(groups) > _PLACES:
+            more = sum(map(len, groups[_PLACES:]))
+            lines.append(f"  ... and {more:,} more, at {len(groups) - _PLACES:,} other places")
     return "every task waits, and nothing is left that could wake one:\n" + "\n".join(lines)
+
+
+def _describe(task: "TaskCore", waits: "Waits", place: str) -> str:
+    return f"  {task.name}: {waits.of(task) or 'waits'}{f' at {place}' if place else ''}"
 
 
 def _stuck_hubs(hub: "Hub") -> "list[tuple[Hub, int]]":

@@ -1,5 +1,8 @@
 """tasks and dump: which tasks there are, in all threads, what they wait for, and where they are.
 
+A server has thousands of tasks and a handful of places where they wait. So tasks that are at the same place are put
+together: `dump` prints their stack once.
+
 All of it only looks, takes no lock, and may be called by a signal handler at any moment. Other threads run on while it
 looks; what ends meanwhile is left out.
 """
@@ -9,7 +12,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
@@ -18,11 +21,14 @@ from rimstone._originals import get_ident
 from rimstone.hub import scheduler
 from rimstone.hub.scheduler import Hub
 from rimstone.hub.task import AnyTask, Task
+from rimstone.hub.taskcore import TaskCore
 from rimstone.hub.timers import NEVER
 
-__all__ = ["Waits", "dump", "dump_on_signal", "stack_of", "tasks", "waits_for"]
+__all__ = ["Waits", "dump", "dump_on_signal", "place_of", "stack_of", "tasks", "together", "waits_for"]
 
 _TRIES = 10
+_STACKS = 100  # different ones that `dump` prints of each thread
+_SAME_STACK = 10  # tasks that it names of each
 # Frames that say nothing about a task: every one that waits has some (the pure core shows them, the compiled does not).
 _INNER = {
     f"rimstone.hub.{name}" for name in ("_native", "deadlock", "dump", "parking", "scheduler", "taskcore", "timers")
@@ -84,6 +90,28 @@ def _walk(frame: FrameType | None) -> list[tuple[FrameType, int]]:
             found.append((frame, frame.f_lineno or 0))
         frame = frame.f_back
     return found
+
+
+def place_of(task: TaskCore) -> str:
+    """File and line where *task* is; "" before it has started and after it has ended."""
+    frames = _frames(task)
+    return f"{frames[0][0].f_code.co_filename}:{frames[0][1]}" if frames else ""
+
+
+def _stack_key(task: Any) -> object:
+    """Equal for tasks that are at the same place, by the same way."""
+    try:
+        return task.parked, tuple((frame.f_code, line) for frame, line in _frames(task))
+    except Exception:  # it goes on in another thread while we look
+        return id(task)
+
+
+def together(tasks: "Iterable[Any]", key: "Callable[[Any], object]") -> "list[list[Any]]":
+    """The tasks for which *key* says the same, each group where its first one stands."""
+    groups: dict[object, list[Any]] = {}
+    for task in tasks:
+        groups.setdefault(key(task), []).append(task)
+    return list(groups.values())
 
 
 def _summary(frames: list[tuple[FrameType, int]]) -> traceback.StackSummary:
@@ -164,14 +192,21 @@ def _awaited(task: Any) -> object:
 # -- dump ----------------------------------------------------------------------------------------------------------
 
 
-def dump(file: "_Writable | None" = None) -> None:
-    """Print every thread and every task: name, state, what it waits for, who spawned it, and its stack.
+def dump(file: "_Writable | None" = None, *, limit: int | None = _STACKS) -> None:
+    """Print every thread and its tasks: name, state, what it waits for, who spawned it, and its stack.
+
+    Tasks with the same stack are printed together, the stack once; of more than ten of them, ten and how many more.
 
     Args:
         file: Anything with `write`; stderr by default.
+        limit: How many different stacks to print of each thread; the rest is counted. None: every task and every stack.
+    Raises:
+        ValueError: *limit* is negative.
     Call from: any thread, any signal handler. A task that ends meanwhile is left out; none is disturbed.
     """
-    text = "".join(_report())
+    if limit is not None and limit < 0:
+        raise ValueError(f"dump() takes a limit of 0 stacks or more, or None for all, not {limit!r}")
+    text = "".join(_report(limit))
     if file is not None:
         file.write(text)
         return
@@ -196,7 +231,7 @@ def dump_on_signal(signum: int) -> Any:
     return signal.signal(signum, lambda *_: dump())
 
 
-def _report() -> Iterator[str]:
+def _report(limit: int | None) -> Iterator[str]:
     hubs = {hub.thread_id: hub for hub in _hubs()}
     waits = Waits()
     for ident, frame in sys._current_frames().items():
@@ -205,8 +240,8 @@ def _report() -> Iterator[str]:
         if hub is None:
             yield from _format_stack(_walk(frame))
         else:
-            for task in (hub.root, *sorted(hub.tasks.copy(), key=lambda task: task.number)):
-                yield from _describe(task, waits)
+            yield from _describe([hub.root], waits, None)
+            yield from _describe_tasks(sorted(hub.tasks.copy(), key=lambda task: task.number), waits, limit)
 
 
 def _thread_name(ident: int) -> str:
@@ -222,16 +257,35 @@ def _count(hub: Hub | None) -> str:
     return f"{len(hub.tasks)} task{'' if len(hub.tasks) == 1 else 's'}"
 
 
-def _describe(task: Any, waits: Waits) -> list[str]:
-    try:
-        if task.ready():
-            return []
-        is_root = task is task.hub.root
-        lines = [f"  {'main program' if is_root else repr(task)[1:-1]}: {_state(task, waits)}\n"]
-        lines += _format_stack(_frames(task))
-    except Exception as error:  # it goes on in another thread while we look
-        return [f"  a task could not be read: {error!r}\n"]
-    return lines
+def _describe_tasks(tasks: list[Any], waits: Waits, limit: int | None) -> Iterator[str]:
+    groups = together(tasks, _stack_key)
+    shown = len(groups) if limit is None else limit
+    for group in groups[:shown]:
+        yield from _describe(group, waits, None if limit is None else _SAME_STACK)
+    left = groups[shown:]
+    if left:
+        yield (
+            f"  ... and {sum(map(len, left)):,} more tasks, with {len(left):,} other stacks; "
+            f"dump(limit=None) prints all\n"
+        )
+
+
+def _describe(group: list[Any], waits: Waits, limit: int | None) -> list[str]:
+    """Tasks with the same stack: *limit* of them by name, and the stack."""
+    lines = []
+    stack: list[str] = []
+    for task in group[:limit]:
+        try:
+            if not task.ready():
+                stack = stack or _format_stack(_frames(task))
+                name = "main program" if task is task.hub.root else repr(task)[1:-1]
+                lines.append(f"  {name}: {_state(task, waits)}\n")
+        except Exception as error:  # it goes on in another thread while we look
+            lines.append(f"  a task could not be read: {error!r}\n")
+    more = 0 if limit is None else len(group) - limit
+    if more > 0:
+        lines.append(f"  ... and {more:,} more {'with the same stack' if stack else 'without a stack'}\n")
+    return lines + stack
 
 
 def _state(task: Any, waits: Waits) -> str:

@@ -27,7 +27,7 @@ from typing import ParamSpec, Self, TypeVar
 from greenlet import GreenletExit
 
 from rimstone._originals import get_ident
-from rimstone.errors import Deadlock, HubError, TaskExit
+from rimstone.errors import CannotWait, Deadlock, HubError, TaskExit
 from rimstone.hub.parking import Waiter, waiter
 from rimstone.hub.scheduler import Hub, current_hub, get_hub
 from rimstone.hub.task import AnyTask, Task, spawn
@@ -114,7 +114,10 @@ class TaskGroup:
             raise HubError(f"this TaskGroup is {self._state}, and each is used for one block only; make a new one")
         hub = get_hub()
         if not hub.is_running(hub.current):
-            raise HubError("a TaskGroup waits for its tasks, and this code (a signal handler, a finalizer) cannot wait")
+            raise CannotWait(
+                "a TaskGroup waits for its tasks, and this code (a signal handler, a finalizer) cannot wait; spawn a "
+                "task, and let that one have the group"
+            )
         self._hub = hub
         self._parent = hub.current
         self._in_body = True

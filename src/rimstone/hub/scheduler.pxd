@@ -59,6 +59,7 @@ cdef class Hub(Scheduler):
     cdef _poll(self)
     cdef _refuse_deadlock(self)
     cdef _take_news(self)
+    cpdef _take_last_news(self)
     @cython.locals(timers=Timers, now=double, task=TaskCore)
     cdef _look(self, timeout)
     @cython.locals(root=TaskCore)

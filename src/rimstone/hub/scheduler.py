@@ -27,9 +27,10 @@ Signal handlers
 One may strike between any two calls made here, on some task's stack. What it raises while the scheduler works is not
 that task's affair: it is handed to `root` (KeyboardInterrupt included), and nothing is lost: a task is taken from the
 queue by an assignment, not by a call. A handler may unpark, set events, put into queues, spawn, and kill with
-`block=False`; it may not wait: `park` raises HubError there.
+`block=False`; it may not wait: `park` raises CannotWait there.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -43,7 +44,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from rimstone import clock
 from rimstone._originals import get_ident, native_local
-from rimstone.errors import Deadlock, HubError
+from rimstone.errors import CannotWait, Deadlock, HubError
 from rimstone.hub import _native, guard, watchdog
 from rimstone.hub.taskcore import Guest, TaskCore
 from rimstone.hub.timers import Timers
@@ -53,7 +54,7 @@ from rimstone.iomodel.base import IO, KILLED, NEVER, UNPARKED, Scheduler
 if TYPE_CHECKING:
     from rimstone.hub.parking import TaskWaiter
 
-__all__ = ["Hub", "close_hub", "current_hub", "forking_task", "get_hub", "live_tasks", "swap_guest"]
+__all__ = ["Hub", "append_context", "close_hub", "current_hub", "forking_task", "get_hub", "live_tasks", "swap_guest"]
 
 _LONGEST_POLL_SECONDS = 86_400.0  # epoll counts milliseconds in an int; whoever sleeps longer polls more than once
 _CLOSING_SECONDS = 1.0
@@ -130,7 +131,7 @@ class Hub(Scheduler):
         Args:
             deadline: On `clock.monotonic`; None for ever.
         Raises:
-            HubError: the scheduler itself was interrupted (a signal handler that wants to wait).
+            CannotWait: in a signal handler that has interrupted the scheduler; and see `guard.py`.
             BaseException: what `Task.kill` was given.
         """
         task: TaskCore = self.current
@@ -217,11 +218,14 @@ class Hub(Scheduler):
         """Call `function(*args)` in the hub's thread, between two tasks. Any thread, also a signal handler.
 
         *function* must not wait. If it raises, the error goes to the hub's root task. It may be called twice, if a
-        signal handler raises meanwhile.
+        signal handler raises meanwhile. A hub that closes calls what is queued before it is gone, and one that is
+        closed calls it at once, in the caller's thread; in a forked child, the parent's calls are the parent's affair.
         """
         self._soon.append((function, args))
         if self.polling:
             self.io.wake()
+        if self.closed:  # perhaps only just: whoever looks last finds it
+            self._take_last_news()
 
     # -- starting tasks ----------------------------------------------------------------------------------------
 
@@ -248,8 +252,8 @@ class Hub(Scheduler):
             self._closing.unpark()
 
     def add_timer(self, task: TaskCore) -> None:
-        """See to it that *task*, whose `deadline` is earlier than its `timer`, is woken in time."""
-        self._timers.add(task)
+        """See to it that *task* (an alarm), whose `deadline` is earlier than its `timer`, fires in time."""
+        self._timers.add_kept(task)
 
     def wake_if_blocked(self) -> None:
         """What a signal handler has just made ready must not wait for the next event. From the hub's thread."""
@@ -377,7 +381,7 @@ class Hub(Scheduler):
     def _refuse_wait(self, task: TaskCore) -> None:
         guard.refuse()
         if self._scheduling or task.parked:
-            raise HubError(_CANNOT_WAIT)
+            raise CannotWait(_CANNOT_WAIT)
 
     def _wait_as_host(self, task: TaskCore, ready: bool) -> int:
         """Wait, and keep the task's guest away meanwhile."""
@@ -410,6 +414,9 @@ class Hub(Scheduler):
         except BaseException:  # the second of two that came within microseconds: let it be this task's after all
             task.parked = False
             task.deadline = NEVER
+            for queued in (self._ready, self._round):  # it runs already
+                while task in queued:
+                    queued.remove(task)
             raise
 
     def _next(self) -> TaskCore:
@@ -461,7 +468,7 @@ class Hub(Scheduler):
             self._blocked = True
             if not (self._soon or self._unparked or ready):
                 deadline = self._timers.next_look()
-                if asks is None and not self.io.waits():
+                if asks is None and not self._timers.is_first_live() and not self.io.waits():
                     deadline = self._timers.next_deadline()  # exactly, since a timer that is void wakes nobody
                     if deadline == NEVER:
                         self._refuse_deadlock()
@@ -528,10 +535,10 @@ class Hub(Scheduler):
         other = root.pending
         if other is not None and other is not error:  # there is room for one, but neither must vanish
             if isinstance(error, Exception) and not isinstance(other, Exception):
-                _append_context(other, error)
+                append_context(other, error)
                 error = other
             else:
-                _append_context(error, other)
+                append_context(error, other)
         root.throw_in(error)
 
     # -- errors ------------------------------------------------------------------------------------------------
@@ -550,15 +557,23 @@ class Hub(Scheduler):
     def close(self) -> None:
         """Kill every task, wait up to a second for their `finally` blocks, then give back the descriptors.
 
+        What others have queued with `run_soon` is called before it ends.
+
         Raises:
             HubError: called by a task other than the root.
+            BaseException: what such a call raised, as it would have been raised in the root.
         """
         if self.current is not self.root:
             raise HubError(f"{self.current!r} cannot close its own hub; call close_hub() in the thread's main program")
+        deadline = clock.monotonic() + _CLOSING_SECONDS
         try:
-            self._end_tasks(clock.monotonic() + _CLOSING_SECONDS)
+            self._end_tasks(deadline)
+            while self._soon and clock.monotonic() < deadline:
+                self.reschedule()  # the poll calls them, and they may start tasks
+                self._end_tasks(deadline)
             if not self.tasks:
                 self._end_runners()
+            self.root.raise_pending()  # what came last, a Ctrl-C of the last task perhaps: there is no next park
         finally:
             self._closing = None
             self.release()
@@ -597,6 +612,25 @@ class Hub(Scheduler):
                     task.abandon()
         finally:
             self.io.close()
+            self._take_last_news()
+
+    def _take_last_news(self) -> None:
+        """Call what others have queued with `run_soon`, now that the hub is closed; raise the first error."""
+        thrown: BaseException | None = None
+        while self._soon and not self.forked:
+            try:
+                function, args = self._soon.popleft()
+            except IndexError:  # another thread was faster
+                break
+            try:
+                function(*args)
+            except BaseException as error:
+                if thrown is not None:
+                    append_context(thrown, error)
+                else:
+                    thrown = error
+        if thrown is not None:
+            raise thrown
 
     def __repr__(self) -> str:
         ready = len(self._ready) + len(self._round) - self._turn
@@ -612,8 +646,8 @@ _CANNOT_WAIT = (
 )
 
 
-def _append_context(error: BaseException, other: BaseException) -> None:
-    """Let the traceback of *error* show *other* too."""
+def append_context(error: BaseException, other: BaseException) -> None:
+    """Let the traceback of *error* show *other* too, as what had happened before."""
     seen = {id(other)}
     while error.__context__ is not None and id(error) not in seen:
         seen.add(id(error))
@@ -635,11 +669,15 @@ class _Guard:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._pid = os.getpid()
 
     def __del__(self) -> None:
-        if get_ident() == self._hub.thread_id:
+        hub = self._hub
+        if get_ident() == hub.thread_id:
             _here.set(None)
-        self._hub.release()
+        if os.getpid() != self._pid:  # a forked child drops its parent's other threads before any hook is called
+            hub.forked = True
+        hub.release()
 
 
 _state = _ThreadState()
@@ -670,7 +708,10 @@ def _close_with_thread() -> None:
     """See to it that the tasks of this thread are killed when it ends: none of them could run after that."""
     # Not `current_thread`, which makes an object for a thread that `threading` has not started.
     thread: Any = threading._active.get(get_ident())  # type: ignore[attr-defined]
-    if thread is None or thread is threading.main_thread() or not hasattr(thread, "_delete"):
+    if thread is threading.main_thread():
+        _close_with_program()
+        return
+    if thread is None or not hasattr(thread, "_delete"):
         return
     delete = thread._delete  # the last thing that `threading` calls in a thread
 
@@ -683,6 +724,36 @@ def _close_with_thread() -> None:
 
     thread._delete = close_and_delete
 
+
+def _close_with_program() -> None:
+    """The same for the main thread.
+
+    Before the other threads are joined, since one of them may wait for a task of this hub. Once a process, and so not
+    for a hub that is made while the program ends; a forked child has inherited it.
+    """
+    if _at_exit:
+        return
+    _at_exit.append(_close_main_hub)
+    # `threading` calls these when the main program has returned; what `atexit` has comes after the threads.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    try:
+        register(_close_main_hub)
+    except RuntimeError:
+        pass  # it ends already
+
+
+def _close_main_hub() -> None:
+    hub: Hub | None = _here.get()
+    if hub is None or hub.current is not hub.root:
+        return
+    try:
+        close_hub()
+    except BaseException:
+        # Raised here, it would keep `threading` from joining the other threads.
+        traceback.print_exc()
+
+
+_at_exit: list[Callable[[], None]] = []  # what is to be called when the program ends; empty until it is
 
 def close_hub() -> None:
     """End the calling thread's hub, if it has one: its tasks are killed, its descriptors closed.
@@ -718,6 +789,7 @@ def _after_fork_in_child() -> None:
     hub: Hub | None = _here.get()
     for other in tuple(_hubs):
         if other is not hub:
+            other.forked = True
             other.release()  # its thread is not here: wakes must go to others
     if hub is not None:
         hub.forked = True

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Guest", "TaskCore"]
 
 _numbers = count(1)
+_GIVEN = "_rimstone_root"  # in an exception: the process and thread in whose root it has been raised
 
 
 class Guest(Protocol):
@@ -132,7 +133,11 @@ class TaskCore(Waiting):
             if error is not None:
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
                     # They end the program, not a task: also raised in the thread's root, as if it had been computing.
-                    hub._give_to_root(error)
+                    # Once, however many tasks it passes through (`get`, a group) until it comes there.
+                    here = (os.getpid(), hub.thread_id)  # it may go on to another thread, or be sent to another process
+                    if error.__dict__.get(_GIVEN) != here:
+                        hub._give_to_root(error)
+                        error.__dict__[_GIVEN] = here
                 elif not self._getters:
                     hub.report(self, error)
         self._tell_waiters()

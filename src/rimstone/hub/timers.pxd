@@ -8,7 +8,11 @@ cdef class Timers:
     cdef public Py_ssize_t _compact_at
 
     cpdef add(self, TaskCore task)
+    cpdef add_kept(self, TaskCore task)
+    cdef _push(self, TaskCore task, who)
     cpdef double next_look(self) except? -1
+    @cython.locals(deadline=double, task=TaskCore)
+    cpdef bint is_first_live(self) except -1
     @cython.locals(deadline=double, task=TaskCore)
     cpdef double next_deadline(self) except? -1
     @cython.locals(deadline=double, task=TaskCore)
@@ -17,3 +21,6 @@ cdef class Timers:
     cpdef _settle_first(self)
     @cython.locals(task=TaskCore)
     cpdef _compact(self)
+
+
+cdef TaskCore _task_of(who)

@@ -9,6 +9,7 @@ cdef class ReadinessModel(IOModel):
     cdef Sockets _sockets
     cdef public list _entries
     cdef public dict _readers, _writers
+    cdef SocketEntry _waiting
 
     cpdef _watch(self, int fd)
     cpdef _arm(self, SocketEntry entry)

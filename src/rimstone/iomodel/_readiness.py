@@ -64,6 +64,7 @@ class ReadinessModel(IOModel):
         # woken and try.
         self._readers: dict[int, list[Any]] = {}
         self._writers: dict[int, list[Any]] = {}
+        self._waiting: _entry.SocketEntry | None = None  # waited when `waits` was last asked
 
     # -- for subclasses ----------------------------------------------------------------------------------------
 
@@ -315,10 +316,19 @@ class ReadinessModel(IOModel):
         self._entries[:] = [None] * len(self._entries)  # as long as it is: who still waits looks there
 
     def waits(self) -> bool:
+        if self._readers or self._writers:
+            return True
+        # Asked before each poll that blocks. The socket that waited then waits again, as a rule; to count all that wait
+        # would cost every wait a little, and to look for one among thousands of idle sockets costs much each time.
+        entry = self._waiting
+        if entry is not None and (entry.reader is not None or entry.writer is not None):
+            return True
         for entry in self._entries:
             if entry is not None and (entry.reader is not None or entry.writer is not None):
+                self._waiting = entry
                 return True
-        return bool(self._readers or self._writers)
+        self._waiting = None
+        return False
 
     def _state(self) -> str:
         known = sum(entry is not None for entry in self._entries)

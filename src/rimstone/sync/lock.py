@@ -23,12 +23,15 @@ wait is ended by an exception frees itself, and one whose waiter is gone for eve
 """
 
 from collections import deque
+from itertools import pairwise
 from types import TracebackType
 
 from rimstone import clock
 from rimstone._originals import allocate_lock
 from rimstone.errors import HubError
 from rimstone.hub import Waiter, current_task, waiter
+from rimstone.hub.scheduler import append_context
+from rimstone.hub.timeout import interrupts_of
 
 __all__ = ["Lock", "NotifyLock", "acquire_shielded", "check_timeout"]
 
@@ -214,21 +217,33 @@ class NotifyLock(Lock):
 
 
 def acquire_shielded(lock: Lock) -> None:
-    """Take *lock*, whatever is thrown into this task meanwhile; what was thrown is raised at its next park."""
-    thrown: BaseException | None = None
+    """Take *lock*, whatever is thrown into this task meanwhile; what was thrown is raised at its next parks, in order.
+
+    A plain thread has no next park: there it is raised at once, the last with those before as its context.
+    """
+    thrown: list[BaseException] = []
     while True:
         try:
             lock.acquire()
             break
-        except HubError:
-            raise  # waiting is impossible here; trying again would be so as well
+        except HubError as error:  # waiting is impossible here; trying again would be so as well
+            for earlier in reversed(thrown):
+                append_context(error, earlier)
+            raise
         except BaseException as error:
-            thrown = error
-    if thrown is not None:
-        task = current_task()
-        if task is None:
-            raise thrown
-        task.pending = thrown
+            thrown.append(error)
+    if not thrown:
+        return
+    task = current_task()
+    if task is None:
+        for earlier, later in pairwise(thrown):
+            append_context(later, earlier)
+        raise thrown[-1]
+    for one in thrown:
+        if task.pending is None:
+            task.throw_in(one)
+        else:
+            interrupts_of(task).throw(one)
 
 
 def check_timeout(blocking: bool, timeout: float) -> None:
