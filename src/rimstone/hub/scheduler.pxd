@@ -46,6 +46,7 @@ cdef class Hub(Scheduler):
     cdef _settle(self, error)
     @cython.locals(following=TaskCore, idle=list)
     cdef _switch_away(self, TaskCore task, waiting, bint ready)
+    cdef _turn_back(self, TaskCore task)
     cdef _refuse_wait(self, TaskCore task)
     cdef _switch_away_with_guest(self, TaskCore task, waiting, bint ready)
     cdef TaskCore _following(self, TaskCore task, bint ready)

@@ -131,7 +131,7 @@ class Hub(Scheduler):
             deadline: On `clock.monotonic`; None for ever.
             waiting: What others unpark; without it, `make_ready`, the deadline and a kill end the park.
         Raises:
-            CannotWait: the scheduler itself was interrupted (by a signal handler that wants to wait), or see `guard.py`.
+            CannotWait: the scheduler itself was interrupted (a signal handler that wants to wait); or see `guard.py`.
             BaseException: what `Task.kill` was given. A park that has been granted returns all the same, so that what
                 was granted (a lock, an item) is not lost; the task is killed at its next park.
         """
@@ -318,6 +318,8 @@ class Hub(Scheduler):
                     self.current = task
                     self.switches += 1
                     self._greenlets.switch(task.greenlet)
+                    if self._starting is None or self._greenlets.raised is not None:
+                        self._turn_back(None)
                     continue  # whoever woke us has left a task in `_starting`, and has taken us off the list
                 del idle[-1]
                 self._starting = task
@@ -373,7 +375,33 @@ class Hub(Scheduler):
             following = None
             self.switches += 1
             self._greenlets.switch(target)
+        if self.current is not task or self._greenlets.raised is not None:
+            self._turn_back(task)
         self.budget = _BUDGET
+
+    def _turn_back(self, task: TaskCore | None) -> None:
+        """Whoever has come here was not switched to by the scheduler; returns when it does switch here.
+
+        A greenlet of the user's has ended, whose parent is the runner that made it: it has outlived its task, and the
+        runner has gone on to *task*, or lies idle (None). What it returned or raised is nobody's here. The task that
+        had switched to it would wait for it for ever, so that one gets an error. (In plain Python, what it raised comes
+        up in *task*: only the compiled core can tell it at no cost.)
+        """
+        greenlets = self._greenlets
+        while True:
+            error, greenlets.raised = greenlets.raised, None
+            if (self._starting is not None) if task is None else (self.current is task):
+                break
+            stray = HubError(_OUTLIVED)
+            stray.__cause__ = error
+            try:
+                self.current.greenlet.throw(stray)
+            except GreenletExit:  # the hub is garbage
+                raise
+            except BaseException as another:
+                greenlets.raised = another
+        if error is not None:
+            raise error
 
     def _refuse_wait(self, task: TaskCore) -> None:
         guard.refuse()
@@ -602,7 +630,7 @@ class Hub(Scheduler):
             self._take_last_news()
 
     def _take_last_news(self) -> None:
-        """Call what others have queued with `run_soon`, now that the hub is closed; raise the first error at the end."""
+        """Call what others have queued with `run_soon`, now that the hub is closed; raise the first error last."""
         thrown: BaseException | None = None
         while self._soon and not self.forked:
             try:
@@ -629,6 +657,12 @@ class Hub(Scheduler):
 _CANNOT_WAIT = (
     "cannot wait here: this code interrupted the scheduler (it is a signal handler, or a finalizer). "
     "Set an Event or unpark a task instead, and let that task do the waiting"
+)
+
+
+_OUTLIVED = (
+    "the greenlet that this task has switched to was made by a task that has ended, and its own end leads to where "
+    "that one ran, which is another task's place by now. Let a greenlet end before its task does, or set its parent"
 )
 
 
@@ -740,6 +774,7 @@ def _close_main_hub() -> None:
 
 
 _at_exit: list[Callable[[], None]] = []  # what is to be called when the program ends; empty until it is
+
 
 def close_hub() -> None:
     """End the calling thread's hub, if it has one: its tasks are killed, its descriptors closed.
