@@ -2,8 +2,11 @@
 
 import socket
 
+import pytest
 from greenlet import getcurrent, greenlet
 
+from rimstone._core import core
+from rimstone.errors import HubError
 from rimstone.hub import current_task, joinall, sleep, spawn
 
 
@@ -72,3 +75,34 @@ def test_killed_inside():
     task.kill()
     assert ended == [task]
     assert task.successful()
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("occupied", [False, True])
+def test_greenlet_that_outlives_its_task(raises, occupied):
+    """Its parent is a runner that does something else by now: whoever has switched to it is told, nobody else."""
+    if raises and core() == "pure":
+        pytest.skip("a try around each switch would cost all others; see `Greenlets.raised`")
+    made = []
+
+    def end():
+        if raises:
+            raise ValueError("of the greenlet")
+        return 5
+
+    def switch_to_it(wait):
+        if wait:  # so that it runs in another runner than the one that made the greenlet
+            sleep(0.001)
+        return made[0].switch()
+
+    user = spawn(switch_to_it, True)
+    sleep(0)
+    spawn(lambda: made.append(greenlet(end))).join()
+    other = spawn(nap_and, "other") if occupied else None
+    sleep(0)
+    with pytest.raises(HubError, match="a task that has ended") as caught:
+        user.get(timeout=10)
+    assert isinstance(caught.value.__cause__, ValueError) == raises
+    if other is not None:
+        assert other.get(timeout=10) == "other"
+    assert [task.get(timeout=10) for task in [spawn(nap_and, n) for n in range(3)]] == [0, 1, 2]

@@ -4,7 +4,10 @@ from rimstone.iomodel.base cimport Scheduler
 
 @cython.final
 cdef class Greenlets:
+    cdef public object raised
+
     cpdef object switch(self, object target)
+    cdef _keep_raised(self)
     cpdef object current(self)
 
 

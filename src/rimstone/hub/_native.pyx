@@ -2,11 +2,18 @@
 
 from rimstone.iomodel.base cimport Scheduler
 
+from greenlet import GreenletExit
+
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+    void Py_DECREF(PyObject *)
+
 cdef extern from "greenlet/greenlet.h":
     ctypedef class greenlet.greenlet [object PyGreenlet, check_size ignore]:
         pass
     void PyGreenlet_Import() except *
-    object PyGreenlet_Switch(greenlet target, object args, object kwargs)
+    PyObject *PyGreenlet_Switch(greenlet target, object args, object kwargs)  # NULL: an exception is set
     greenlet PyGreenlet_GetCurrent()
 
 cdef extern from *:
@@ -15,20 +22,33 @@ cdef extern from *:
     """
     PyObject *rimstone_value
 
-cdef extern from "Python.h":
-    ctypedef struct PyObject:
-        pass
-
 PyGreenlet_Import()
 
 cdef tuple _NOTHING = ()
 
 
+cdef int _raise() except -1:
+    """Raise the exception that is set."""
+    return -1
+
+
 cdef class Greenlets:
-    """Switching between greenlets."""
+    """See `_native.py`."""
 
     cpdef object switch(self, object target):
-        return PyGreenlet_Switch(<greenlet?>target, _NOTHING, None)
+        cdef PyObject *result = PyGreenlet_Switch(<greenlet?>target, _NOTHING, None)
+        if result is NULL:
+            self._keep_raised()
+        else:
+            Py_DECREF(result)
+
+    cdef _keep_raised(self):
+        try:
+            _raise()
+        except GreenletExit:
+            raise
+        except BaseException as error:
+            self.raised = error
 
     cpdef object current(self):
         return PyGreenlet_GetCurrent()

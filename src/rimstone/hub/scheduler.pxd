@@ -50,6 +50,7 @@ cdef class Hub(Scheduler):
     @cython.locals(task=TaskCore)
     cdef _settle(self, error)
     cdef int _may_not_wait(self, TaskCore task, bint ready) except -1
+    cdef _turn_back(self, TaskCore task)
     cdef _refuse_wait(self, TaskCore task)
     cdef int _wait_as_host(self, TaskCore task, bint ready) except -1
     cdef TaskCore _following(self, TaskCore task, bint ready)

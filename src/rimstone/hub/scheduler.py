@@ -181,6 +181,8 @@ class Hub(Scheduler):
                 following = None
                 self.switches += 1
             self._greenlets.switch(target)
+            if self.current is not task or self._greenlets.raised is not None:
+                self._turn_back(task)
         self.budget = _BUDGET
         # Also if the deadline or an event came before the kill: nothing was given to the task that could be lost.
         if task.reason != UNPARKED and task.pending is not None:
@@ -338,6 +340,8 @@ class Hub(Scheduler):
                     self.current = task
                     self.switches += 1
                     self._greenlets.switch(task.greenlet)
+                    if self._starting is None or self._greenlets.raised is not None:
+                        self._turn_back(None)
                     continue  # whoever woke us has left a task in `_starting`, and has taken us off the list
                 del idle[-1]
                 self._starting = task
@@ -377,6 +381,30 @@ class Hub(Scheduler):
         task.greenlet = self._greenlets.current()
         task.reason = UNPARKED
         return 0
+
+    def _turn_back(self, task: TaskCore | None) -> None:
+        """Whoever has come here was not switched to by the scheduler; returns when it does switch here.
+
+        A greenlet of the user's has ended, whose parent is the runner that made it: it has outlived its task, and the
+        runner has gone on to *task*, or lies idle (None). What it returned or raised is nobody's here. The task that
+        had switched to it would wait for it for ever, so that one gets an error. (In plain Python, what it raised comes
+        up in *task*: only the compiled core can tell it at no cost.)
+        """
+        greenlets = self._greenlets
+        while True:
+            error, greenlets.raised = greenlets.raised, None
+            if (self._starting is not None) if task is None else (self.current is task):
+                break
+            stray = HubError(_OUTLIVED)
+            stray.__cause__ = error
+            try:
+                self.current.greenlet.throw(stray)
+            except GreenletExit:  # the hub is garbage
+                raise
+            except BaseException as another:
+                greenlets.raised = another
+        if error is not None:
+            raise error
 
     def _refuse_wait(self, task: TaskCore) -> None:
         guard.refuse()
@@ -646,6 +674,12 @@ _CANNOT_WAIT = (
 )
 
 
+_OUTLIVED = (
+    "the greenlet that this task has switched to was made by a task that has ended, and its own end leads to where "
+    "that one ran, which is another task's place by now. Let a greenlet end before its task does, or set its parent"
+)
+
+
 def append_context(error: BaseException, other: BaseException) -> None:
     """Let the traceback of *error* show *other* too, as what had happened before."""
     seen = {id(other)}
@@ -754,6 +788,7 @@ def _close_main_hub() -> None:
 
 
 _at_exit: list[Callable[[], None]] = []  # what is to be called when the program ends; empty until it is
+
 
 def close_hub() -> None:
     """End the calling thread's hub, if it has one: its tasks are killed, its descriptors closed.
