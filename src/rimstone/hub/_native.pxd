@@ -6,6 +6,7 @@ from rimstone.iomodel.base cimport Scheduler
 cdef class Greenlets:
     cpdef object switch(self, object target)
     cpdef object current(self)
+    cpdef object outermost(self, object method)
 
 
 @cython.final
