@@ -40,6 +40,7 @@ DIRECTIVES = {
 }
 # -g0 undoes the -g among Python's own flags: a third of the compiler's time, and three quarters of each file.
 FLAGS = ["-O2", "-fno-strict-aliasing", "-g0"]
+MORE_FLAGS = {"src/rimstone/hub/_native.pyx": ["-fexceptions"]}  # it cleans up when a thread is unwound
 
 
 class BuildCore(build_ext):
@@ -84,7 +85,14 @@ class BuildCore(build_ext):
 
 def extensions() -> list[Extension]:
     """One for each source of the core."""
-    return [Extension(module_of(source.removeprefix("src/")), [source], extra_compile_args=FLAGS) for source in CORE]
+    return [
+        Extension(
+            module_of(source.removeprefix("src/")),
+            [source],
+            extra_compile_args=FLAGS + MORE_FLAGS.get(source, []),
+        )
+        for source in CORE
+    ]
 
 
 def module_of(source: str) -> str:

@@ -9,6 +9,7 @@ cdef class Greenlets:
     cpdef object switch(self, object target)
     cdef _keep_raised(self)
     cpdef object current(self)
+    cpdef object outermost(self, object method)
 
 
 @cython.final

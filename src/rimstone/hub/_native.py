@@ -1,10 +1,12 @@
 """What the scheduler needs of greenlet and of the thread. `_native.pyx` is its twin in C: keep the two alike."""
 
+from collections.abc import Callable
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
 from rimstone._originals import native_local
+from rimstone.hub import at_exit
 
 __all__ = ["Greenlets", "PerThread"]
 
@@ -23,6 +25,12 @@ class Greenlets:
 
     switch = staticmethod(greenlet.switch)
     current = staticmethod(getcurrent)
+
+    @staticmethod
+    def outermost(method: Callable[[], None]) -> Callable[[], None]:
+        """What a greenlet of the hub is to run instead of *method*, for it to survive the end of the interpreter."""
+        at_exit.prepare()
+        return method
 
 
 class _Slot(native_local):

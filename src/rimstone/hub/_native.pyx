@@ -1,5 +1,6 @@
 """What the scheduler needs of greenlet and of the thread, in C. `_native.py` is its twin: keep the two alike."""
 
+cimport cython
 from rimstone.iomodel.base cimport Scheduler
 
 from greenlet import GreenletExit
@@ -21,6 +22,42 @@ cdef extern from *:
     static __thread PyObject *rimstone_value = NULL;  /* borrowed: whoever sets it keeps it alive */
     """
     PyObject *rimstone_value
+
+# Why threads must be stopped when the interpreter ends stands in `at_exit.py`. Here nothing is done before they are
+# unwound. The outermost frame of each greenlet, but for those of greenlet itself, has something to clean up, which does
+# not end: the thread hangs there, without the interpreter lock, until the process is gone. CPython 3.14 does the same.
+# A thread that comes back from C at the last moment is held as well, and it costs a frame for each greenlet.
+cdef extern from *:
+    """
+    #include <unistd.h>
+
+    #ifndef __EXCEPTIONS
+    #error "compile this with -fexceptions, else nothing is cleaned up when a thread is unwound"
+    #endif
+
+    static int rimstone_ends(void) {
+    #if PY_VERSION_HEX >= 0x030D0000
+        return Py_IsFinalizing();
+    #else
+        return _Py_IsFinalizing();
+    #endif
+    }
+
+    static void rimstone_leave(int *unwound) {
+        if (*unwound && rimstone_ends())
+            for (;;)
+                pause();
+    }
+
+    static PyObject *rimstone_call(PyObject *function, PyObject *self) {
+        __attribute__((cleanup(rimstone_leave))) int unwound = 1;
+        /* Not PyObject_CallOneArg: its frame would be copied at every switch. */
+        PyObject *result = PyVectorcall_Function(function)(function, &self, 1, NULL);
+        unwound = 0;
+        return result;
+    }
+    """
+    object rimstone_call(object function, object self)
 
 PyGreenlet_Import()
 
@@ -52,6 +89,23 @@ cdef class Greenlets:
 
     cpdef object current(self):
         return PyGreenlet_GetCurrent()
+
+    cpdef object outermost(self, object method):
+        return _Outermost(method).run
+
+
+@cython.final
+cdef class _Outermost:
+    cdef object _function, _self
+
+    def __cinit__(self, method):
+        # Apart, and `run` without a Python function around it: each call between would be copied at every switch.
+        self._function = method.__func__
+        self._self = method.__self__
+
+    @cython.binding(False)
+    def run(self):
+        return rimstone_call(self._function, self._self)
 
 
 cdef class PerThread:

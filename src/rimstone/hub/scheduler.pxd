@@ -15,7 +15,7 @@ cdef class Hub(Scheduler):
     cdef public Py_ssize_t switches, polls
     cdef public bint polling, forked, closed
     cdef list _ready, _round
-    cdef object _new, _unparked, _soon, _struck, _closing, _launcher
+    cdef object _new, _runner, _unparked, _soon, _struck, _closing, _launcher
     cdef Py_ssize_t _turn, _new_ready
     cdef Timers _timers
     cdef readonly bint _scheduling

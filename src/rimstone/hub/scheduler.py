@@ -113,9 +113,10 @@ class Hub(Scheduler):
         self._starting: TaskCore | None = None
         self._idle: list[Any] = []  # runners whose tasks have ended
         self._greenlets = _native.Greenlets()
-        self._launcher = greenlet(self._launch, getcurrent())
+        self._runner = self._greenlets.outermost(self._run_tasks)  # one for all of them
+        self._launcher = greenlet(self._greenlets.outermost(self._launch), getcurrent())
         # Now and not with the first task: whoever parks first may be deep in a recursion, and every task inherits it.
-        self._launcher.switch(getcurrent())
+        self._launcher.switch()
         _hubs.add(self)
 
     @property
@@ -266,24 +267,22 @@ class Hub(Scheduler):
         """True if it is code of *task* that asks, and not a signal handler that struck while the scheduler works."""
         return self.current is task and not task.parked and not self._scheduling
 
-    def _launch(self, creator: greenlet) -> None:
+    def _launch(self) -> None:
         """The launcher: makes a runner for the task that was left in `_starting`.
 
-        The first time it only goes back to *creator*.
+        The first time it only goes back to the root, which makes the hub.
         """
         try:
-            creator.switch()
+            self.root.greenlet.switch()
         except GreenletExit:  # the hub is garbage
             return
         except BaseException as error:
             if self._starting is None:  # a signal handler struck while the hub was being made: its creator's affair
                 raise
             self._give_to_root(error)
-        del creator
-        run = Hub._run_tasks  # not a bound method: that would be one more frame on the C stack of each runner
         while True:
             try:
-                greenlet(run, getcurrent()).switch(self)
+                greenlet(self._runner, getcurrent()).switch()
             except GreenletExit:
                 return
             except BaseException as error:

@@ -161,21 +161,21 @@ class _Watchdog:
     # In functions of their own: no local variable must keep a hub alive while the watchdog sleeps.
 
     def _leave_bell(self, leave: bool) -> None:
-        for hub in _living_hubs():
+        for hub in living_hubs():
             if leave:
                 hub.after_poll = self._ring
             elif hub.after_poll is self._ring:
                 hub.after_poll = None
 
     def _any_runs(self) -> bool:
-        return any(_runs(hub) for hub in _living_hubs())
+        return any(_runs(hub) for hub in living_hubs())
 
     def _look_at_all(self) -> bool:
         """Report what there is to report; False if every hub waits for events."""
         now = clock.monotonic()
         looks = self._looks
         some = False
-        for hub in _living_hubs():
+        for hub in living_hubs():
             look = looks.setdefault(ref(hub), _Look())
             runs = _runs(hub)
             some = some or runs
@@ -212,7 +212,8 @@ class _Watchdog:
                 traceback.print_exc()  # the user's own report has failed: they are told, and the watch goes on
 
 
-def _living_hubs() -> "tuple[Hub, ...]":
+def living_hubs() -> "tuple[Hub, ...]":
+    """The hubs of all threads. From any thread."""
     from rimstone.hub.scheduler import _hubs
 
     while True:
