@@ -11,6 +11,7 @@ an empty line, so a traceback shows the document's own line numbers. Three rules
 
 import ast
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -181,18 +182,22 @@ def test_public_names_in_documents_exist() -> None:
 
 
 def paths_in_tree(document: str) -> list[str]:
-    """The paths of the first block without a language: a tree, two blanks a level, folders end with a slash."""
+    """The paths of the first block without a language: a tree, two blanks a level, folders end with a slash.
+
+    Files that belong together may share a line: `a.py b.py  what they are`.
+    """
     block = re.search(r"^```\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
     assert block, "there is no tree"
     folders: list[str] = []
     paths = []
     for line in block[1].splitlines():
-        name = line.split()[0]
+        first, *others = line.split()
+        names = [first, *itertools.takewhile(lambda word: word.endswith(".py"), others)]
         depth = (len(line) - len(line.lstrip())) // 2
         del folders[depth:]
-        paths.append("".join(folders) + name)
-        if name.endswith("/"):
-            folders.append(name)
+        paths += ["".join(folders) + name for name in names]
+        if first.endswith("/"):
+            folders.append(first)
     return paths
 
 
@@ -227,8 +232,8 @@ def test_the_architecture_is_read_in_one_sitting() -> None:
 
 
 def test_tree_lines_become_paths() -> None:
-    tree = "```\na/\n  b.py  what it is\n  c/\n    d.py\n  e.py\nf.md\n```\n"
-    assert paths_in_tree(tree) == ["a/", "a/b.py", "a/c/", "a/c/d.py", "a/e.py", "f.md"]
+    tree = "```\na/\n  b.py  what it is\n  c/\n    d.py  as b.py\n  e.py g.py  more\nf.md\n```\n"
+    assert paths_in_tree(tree) == ["a/", "a/b.py", "a/c/", "a/c/d.py", "a/e.py", "a/g.py", "f.md"]
 
 
 # -- the table of README.md --------------------------------------------------------------------------------------------

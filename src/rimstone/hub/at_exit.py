@@ -99,7 +99,7 @@ def _throw_into(thread_id: int) -> None:
 
 
 def _stop() -> None:
-    """Stop the calling thread for ever, if it is one of those; another one may close the hub of a thread that is gone."""
+    """Stop the calling thread for ever, if it is one of those: the hub of one that is gone is closed by another."""
     arrival = _arrivals.get(get_ident())
     if arrival is None:
         return
