@@ -112,9 +112,14 @@ class IOModel:
     and whatever `Task.kill` throws into the waiting task.
 
     Call from: the hub's own thread, except `wake`. After fork: the child must not use the parent's model.
+
+    Attributes:
+        name: What RIMSTONE_IO_MODEL calls it.
+        max_fd: The highest descriptor that a task can wait for; None where the model sets no limit.
     """
 
     name = ""
+    max_fd = None  # type: int | None
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler

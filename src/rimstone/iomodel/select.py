@@ -1,15 +1,15 @@
-"""select(2): portable, simple, for descriptors below FD_SETSIZE (1,024). Read `base.py` and `_readiness.py` first.
+"""select(2): portable, simple, for descriptors below FD_SETSIZE (1,024). Read `base.py` and `_level.py` first.
 
-Level-triggered and without registration: the kernel gets the sets of descriptors that somebody waits for. That makes it
-the reference that the other models are compared with, and the model where there is no epoll.
+The kernel gets the sets of descriptors that somebody waits for, at each call, and both sides walk them from end to end.
+That makes it the reference that the other models are compared with.
 """
 
 import errno
-import os
+import sys
 
 from rimstone._originals import select_select
 from rimstone.errors import IOModelUnavailable
-from rimstone.iomodel._readiness import ReadinessModel
+from rimstone.iomodel._level import LevelModel
 from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import READ, WRITE, Scheduler
 
@@ -18,21 +18,22 @@ __all__ = ["SelectModel"]
 FD_SETSIZE = 1024
 
 
-class SelectModel(ReadinessModel):
+class SelectModel(LevelModel):
     """Works on every system that has sockets."""
 
     name = "select"
+    max_fd = FD_SETSIZE - 1
 
     def __init__(self, scheduler: Scheduler) -> None:
-        super().__init__(scheduler)
         self._wakeup = Wakeup()
+        super().__init__(scheduler, self._wakeup)
         self._reading: set[int] = set()
         self._writing: set[int] = set()
         if self._wakeup.fd >= FD_SETSIZE:
             self._wakeup.close()
             raise IOModelUnavailable(
                 f"the select model ends at descriptor {FD_SETSIZE - 1}, and this process has more open already; "
-                "use another one (RIMSTONE_IO_MODEL=epoll) or fewer connections"
+                "use another one (RIMSTONE_IO_MODEL=epoll or poll) or fewer connections"
             )
 
     def _watch(self, fd: int) -> None:
@@ -40,25 +41,25 @@ class SelectModel(ReadinessModel):
             raise OSError(
                 errno.EINVAL,
                 f"descriptor {fd} is too large for the select model, which ends at {FD_SETSIZE - 1}; "
-                "use another one (RIMSTONE_IO_MODEL=epoll) or fewer connections",
+                "use another one (RIMSTONE_IO_MODEL=epoll or poll) or fewer connections",
             )
-        wanted = self._wanted(fd)
-        if wanted:
-            os.fstat(fd)  # a closed descriptor must fail here, for the task that waits, not in `poll` for all of them
+        super()._watch(fd)
+
+    def _interest_changed(self, fd: int, wanted: int) -> None:
         for direction, waiting in ((READ, self._reading), (WRITE, self._writing)):
             if wanted & direction:
                 waiting.add(fd)
             else:
                 waiting.discard(fd)
 
-    def _ready(self, fd: int, events: int) -> None:
-        super()._ready(fd, events)
-        self._watch_quietly(fd)
-
     def poll(self, timeout: float | None) -> None:
+        writing = list(self._writing)
+        # Windows reports a connection that was refused as an exception. Elsewhere that means urgent data, which wakes
+        # nobody: a task that waits for room would be woken by it again and again.
+        exceptions = writing if sys.platform == "win32" else []
         try:
             readable, writable, exceptional = select_select(
-                [self._wakeup.fd, *self._reading], list(self._writing), list(self._writing), timeout
+                [self._wakeup.fd, *self._reading], writing, exceptions, timeout
             )
         except OSError as error:
             if error.errno != errno.EBADF:
@@ -72,21 +73,3 @@ class SelectModel(ReadinessModel):
                 self._ready(fd, READ)
         for fd in {*writable, *exceptional}:
             self._ready(fd, WRITE)
-
-    def _wake_closed(self) -> None:
-        """Somebody closed a descriptor behind our back; whoever waits for it finds out by trying again."""
-        for fd in {*self._reading, *self._writing}:
-            try:
-                os.fstat(fd)
-            except OSError:
-                self._ready(fd, READ | WRITE)
-
-    def wake(self) -> None:
-        self._wakeup.set()
-
-    def close(self) -> None:
-        super().close()
-        self._wakeup.close()
-
-    def __repr__(self) -> str:
-        return f"<SelectModel, {self._state()}>"
