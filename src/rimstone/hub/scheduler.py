@@ -66,6 +66,8 @@ _BUDGET = 64  # operations that a task may do one after the other, without havin
 class Hub(Scheduler):
     """The scheduler of one thread.
 
+    Args:
+        model: The IO model, by class or name; None for what `iomodel.choose` says.
     Attributes:
         io: The IO model; its operations are what patched sockets call.
         current: The task that runs now.
@@ -76,11 +78,11 @@ class Hub(Scheduler):
             kept. It must not wait.
     """
 
-    def __init__(self, model: type[IOModel] | None = None) -> None:
+    def __init__(self, model: type[IOModel] | str | None = None) -> None:
         from rimstone.hub.task import Task
 
         self.thread_id = get_ident()
-        self.io: IOModel = (model or choose())(self)
+        self.io: IOModel = choose(model)(self)
         self.root: TaskCore = Task(self, None, (), {}, "root")
         self.root.greenlet = getcurrent()
         self.root.started = True

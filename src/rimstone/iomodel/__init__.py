@@ -1,7 +1,6 @@
 """IO models: interchangeable ways for a hub to wait. `choose` picks one. Read `base.py` first.
 
-To add one: write a file with a subclass of `IOModel` beside `epoll.py`, add it to `_MODELS` below in order of
-preference, and give it a test file of three lines that runs the shared contract (see `tests/iomodel`).
+To add one: docs/guides/add-an-io-model.md, or ARCHITECTURE.md for the five steps alone.
 """
 
 import os
@@ -9,11 +8,14 @@ import os
 from rimstone.errors import IOModelUnavailable
 from rimstone.iomodel.base import IOModel
 from rimstone.iomodel.epoll import EpollModel
+from rimstone.iomodel.kqueue import KqueueModel
+from rimstone.iomodel.nonblocking import NonblockingModel
+from rimstone.iomodel.poll import PollModel
 from rimstone.iomodel.select import SelectModel
 
 __all__ = ["IOModel", "available", "choose"]
 
-_MODELS: tuple[type[IOModel], ...] = (EpollModel, SelectModel)  # best first
+_MODELS: tuple[type[IOModel], ...] = (EpollModel, KqueueModel, PollModel, SelectModel, NonblockingModel)  # best first
 
 
 def available() -> dict[str, str | None]:
@@ -21,21 +23,37 @@ def available() -> dict[str, str | None]:
     return {model.name: model.why_unavailable() for model in _MODELS}
 
 
-def choose(name: str | None = None) -> type[IOModel]:
-    """The IO model to use: *name*, else the environment's RIMSTONE_IO_MODEL, else the best that works here.
+def choose(asked: str | type[IOModel] | None = None) -> type[IOModel]:
+    """The IO model to use: *asked*, else the environment's RIMSTONE_IO_MODEL, else the best that works here.
 
+    Args:
+        asked: A name, or a class, which need not be one of ours; None and "" leave the choice to others.
     Raises:
         IOModelUnavailable: there is no such model, or it does not work here.
     """
-    asked = name or os.environ.get("RIMSTONE_IO_MODEL") or None
-    if asked is None:
+    if asked is not None and not isinstance(asked, str):
+        if not (isinstance(asked, type) and issubclass(asked, IOModel)):
+            raise IOModelUnavailable(f"{asked!r} is not an IO model; use {_choice()}, or a subclass of IOModel")
+        return _checked(asked, asked.__qualname__)
+    name = asked or os.environ.get("RIMSTONE_IO_MODEL")
+    if not name:
         return next(model for model in _MODELS if model.why_unavailable() is None)
-    source = f"{name!r}" if name else f"RIMSTONE_IO_MODEL={asked!r}"
-    working = ", ".join(n for n, reason in available().items() if reason is None)
+    source = repr(asked) if asked else f"RIMSTONE_IO_MODEL={name!r}"
     for model in _MODELS:
-        if model.name == asked:
-            reason = model.why_unavailable()
-            if reason is None:
-                return model
-            raise IOModelUnavailable(f"{source} cannot be used: {reason}; use one of {working}")
-    raise IOModelUnavailable(f"{source} is not an IO model; use one of {working} (see 'rimstone doctor')")
+        if model.name == name:
+            return _checked(model, source)
+    raise IOModelUnavailable(f"{source} is not an IO model; use {_choice()}")
+
+
+def _checked(model: type[IOModel], source: str) -> type[IOModel]:
+    reason = model.why_unavailable()
+    if reason is None:
+        return model
+    raise IOModelUnavailable(f"{source} cannot be used: {reason}; use {_choice()}")
+
+
+def _choice() -> str:
+    models = available()
+    working = ", ".join(name for name, reason in models.items() if reason is None)
+    missing = "; ".join(f"{name} is not available here: {reason}" for name, reason in models.items() if reason)
+    return f"one of {working} ({missing + '; ' if missing else ''}see 'rimstone doctor')"
