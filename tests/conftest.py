@@ -26,12 +26,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     """Say at the top of a run what is tested."""
+    from rimstone import iomodel
     from rimstone._core import core, why_pure
 
     why = why_pure()
-    return f"rimstone core: {core()}" + (f" ({why})" if why else "")
+    return [f"rimstone core: {core()}" + (f" ({why})" if why else ""), f"IO model: {iomodel.choose().name}"]
 
 
 @pytest.fixture(autouse=True)

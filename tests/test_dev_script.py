@@ -87,6 +87,20 @@ if os.environ.get("CC") != "/bin/false" and not os.path.exists("src/toy/bad"):
 BUILT_BY_PIP, BUILT_AGAIN = "by pip", "--quiet build_ext --inplace"
 
 TELL_CORE = "import json, os, sys; print(json.dumps([os.environ.get('RIMSTONE_PURE'), sys.argv[1:]]))\n"
+TELL_MODEL = """
+import json, os, sys
+print(json.dumps([os.environ.get("RIMSTONE_IO_MODEL"), os.environ.get("RIMSTONE_PURE"), sys.argv[1:]]))
+sys.exit(os.environ.get("RIMSTONE_IO_MODEL") in os.environ.get("FAILING", "").split())
+"""
+IO_MODELS = """
+from types import SimpleNamespace
+
+def choose():
+    return SimpleNamespace(name="best")
+
+def available():
+    return {"best": None, "broken": "it is broken", "good": None, "plain": None}
+"""
 CORE_TESTS = ["tests/hub", "tests/sync", "tests/iomodel", "tests/monkey", "tests/aio"]
 
 TELL = "import json, os, sys; print(json.dumps([sys.argv[1:], sys.prefix, os.getcwd()]))\n"
@@ -115,6 +129,9 @@ class Checkout:
         self.write("examples/demo.py", TELL)
         self.write("pytest.py", TELL)
         self.write("bench.py", TELL)
+        (folder / "rimstone").mkdir()
+        self.write("rimstone/__init__.py", "")
+        self.write("rimstone/iomodel.py", IO_MODELS)
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
@@ -342,15 +359,16 @@ def test_all_says_which_pythons_there_are_and_which_passed(tmp_path: Path) -> No
     command = [*checkout.command, "test", "--all", "-x"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)[:2] == [["-x"], str(checkout.folder / f".venv-{version}")]
-    summary = result.stderr.splitlines()[-3:]
+    told = [json.loads(line)[:2] for line in result.stdout.splitlines()]
+    assert told == [[["-x"], str(checkout.folder / f".venv-{version}")]] * 3  # and with two other IO models
+    summary = result.stderr.splitlines()[-5:]
     assert f"./dev: Python {version}, pure core: passed" in summary
     assert all(f"./dev: Python {other}: not found, not tested" in summary for other in others)
 
     checkout.write("pytest.py", "import sys; sys.exit(1)")
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
     assert result.returncode == 1
-    assert f"./dev: Python {version}, pure core: failed" in result.stderr.splitlines()[-3:]
+    assert f"./dev: Python {version}, pure core: failed" in result.stderr.splitlines()[-5:]
 
 
 # -- the compiled core -------------------------------------------------------------------------------------------------
@@ -509,9 +527,43 @@ def test_all_names_the_cores(compiled: CompiledCheckout) -> None:
     compiled.write("pytest.py", "import os, sys; sys.exit('RIMSTONE_PURE' in os.environ)")
     result = compiled.dev("test", "--all", PATH=str(programs), HOME=str(compiled.folder))
     assert result.returncode == 1
-    summary = result.stderr.splitlines()[-4:]
+    summary = result.stderr.splitlines()[-6:]
     assert f"./dev: Python {version}, compiled core: passed" in summary
     assert f"./dev: Python {version}, pure core: failed" in summary
+
+
+@pytest.mark.slow
+def test_all_runs_what_stands_on_an_io_model_with_each(compiled: CompiledCheckout) -> None:
+    version = "{}.{}".format(*sys.version_info)
+    programs = compiled.folder / "bin"
+    programs.mkdir()
+    (programs / f"python{version}").symlink_to(os.path.realpath(sys.executable))
+    (compiled.folder / "tests/hub").mkdir()
+    (compiled.folder / "tests/server").mkdir()
+    compiled.write("pytest.py", TELL_MODEL)
+
+    def all_of(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return compiled.dev("test", "--all", *arguments, PATH=str(programs), HOME=str(compiled.folder), **more)
+
+    result = all_of("-x", FAILING="plain")
+    assert result.returncode == 1
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        [None, None, ["-x"]],
+        [None, "1", ["-x", *CORE_TESTS]],
+        ["good", None, ["-x", "tests/hub", "tests/server"]],
+        ["plain", None, ["-x", "tests/hub", "tests/server"]],
+    ]
+    summary = result.stderr.splitlines()[-6:]
+    assert f"./dev: Python {version}, IO model good: passed" in summary
+    assert f"./dev: Python {version}, IO model plain: failed" in summary
+
+    told = [json.loads(line) for line in all_of("--core", "pure", "tests/pools").stdout.splitlines()]
+    assert told == [[model, "1", ["tests/pools"]] for model in (None, "good", "plain")]
+
+    compiled.write("rimstone/iomodel.py", "1 / 0")
+    result = all_of()
+    assert result.returncode == 1
+    assert "./dev: rimstone cannot say which IO models work here: see above" in result.stderr.splitlines()
 
 
 def test_every_source_of_the_core_counts(tmp_path: Path) -> None:
