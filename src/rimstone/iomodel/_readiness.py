@@ -263,10 +263,10 @@ class ReadinessModel(IOModel):
         entries = self._entries
         if fd >= len(entries):
             entries.extend([None] * (fd + 1 - len(entries)))
-        if self._other_owner(fd, sock) is None:
-            self.forget(fd)  # stale: its owner was closed behind our back and the number was handed out again
-        else:
+        if self._other_owner(fd, sock) is not None:
             self._move_to_number(fd)
+        elif entries[fd] is not None:  # else who waits for the bare number goes on: nothing has become ready
+            self.forget(fd)  # stale: its owner was closed behind our back and the number was handed out again
 
         def collected(_: Any) -> None:
             # The owner closed its descriptor before this runs, and the number may belong to another socket by now.

@@ -113,9 +113,10 @@ class KqueueModel(ReadinessModel):
             if event.ident == self._wakeup.fd:
                 self._wakeup.clear()
             else:
-                self._ready(event.ident, READ if event.filter == _kq.KQ_FILTER_READ else WRITE)
+                direction = READ if event.filter == _kq.KQ_FILTER_READ else WRITE
                 if event.ident in self._watched:
-                    self._watch_quietly(event.ident)  # one shot has been used: arm it for those who are left
+                    self._watched[event.ident] &= ~direction  # one shot has been used, and all who waited for it go on
+                self._ready(event.ident, direction)
             del events[0]
 
     def wake(self) -> None:

@@ -76,6 +76,8 @@ class FakeKqueue:
         kind = change.flags & (_KQ.KQ_EV_ONESHOT | _KQ.KQ_EV_CLEAR)
         assert not flags or flags == kind, "the manual does not say what adding a filter again does to its flags"
         assert not stat.S_ISREG(os.fstat(change.ident).st_mode), "at the end of a file it would wait for ever"
+        if flags:
+            return  # nor that it is reported again
         mask = select.EPOLLIN | select.EPOLLRDHUP if change.filter == _KQ.KQ_FILTER_READ else select.EPOLLOUT
         mask |= {0: 0, _KQ.KQ_EV_CLEAR: select.EPOLLET, _KQ.KQ_EV_ONESHOT: select.EPOLLONESHOT}[kind]
         try:

@@ -32,6 +32,10 @@ def recv(hub: Hub, sock: socket.socket, timeout: float | None) -> bytes:
     return hub.io.recv(sock, 10, 0, timeout)
 
 
+def recv_with_flags(hub: Hub, sock: socket.socket, timeout: float | None) -> bytes:
+    return hub.io.recv(sock, 10, socket.MSG_NOSIGNAL, timeout)  # which means nothing here
+
+
 def recv_into(hub: Hub, sock: socket.socket, timeout: float | None) -> bytes:
     buffer = bytearray(10)
     return bytes(buffer[: hub.io.recv_into(sock, buffer, 0, 0, timeout)])
@@ -47,7 +51,8 @@ def peek_first(hub: Hub, sock: socket.socket, timeout: float | None) -> bytes:
     return hub.io.recv(sock, 10, 0, timeout)
 
 
-each_read = pytest.mark.parametrize("read", [recv, recv_into, recvfrom, peek_first])
+READS: tuple[Read, ...] = (recv, recv_with_flags, recv_into, recvfrom, peek_first)
+each_read = pytest.mark.parametrize("read", READS)
 
 
 class CancelContract(IOModelSuite):
@@ -128,7 +133,7 @@ class CancelContract(IOModelSuite):
         ]
         for _ in range(300):
             timeout = rng.choice([None, None, 0.0, 0.000_1])
-            task = spawn(attempt, rng.choice([recv, recv_into, recvfrom, peek_first]), timeout)
+            task = spawn(attempt, rng.choice(READS), timeout)
             for _ in range(rng.randrange(5)):
                 rng.choice(moves)()
             task.kill()
@@ -149,6 +154,34 @@ class CancelContract(IOModelSuite):
                 if not accepted:
                     accepted.append(hub.io.accept(listener, PATIENCE_SECONDS)[0])
                 os.close(*accepted)
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_accepts_that_are_killed_or_time_out_at_any_moment_lose_no_connection(self, hub: Hub, seed: int) -> None:
+        rng = random.Random(seed)  # noqa: S311 - see above
+        connected, accepted = [], []
+        with socket.create_server(("127.0.0.1", 0), backlog=200) as listener, ExitStack() as stack:
+
+            def accept(timeout: float | None) -> None:
+                try:
+                    fd, address = hub.io.accept(listener, timeout)
+                except TimeoutError:
+                    return
+                accepted.append(address)
+                os.close(fd)
+
+            def connect() -> None:
+                client = stack.enter_context(socket.create_connection(listener.getsockname()))
+                connected.append(client.getsockname())
+
+            moves: list[Callable[[], object]] = [connect, lambda: sleep(0), lambda: sleep(0.000_1)]
+            for _ in range(100):
+                task = spawn(accept, rng.choice([None, 0.0, 0.000_1]))
+                for _ in range(rng.randrange(4)):
+                    rng.choice(moves)()
+                task.kill()
+            while len(accepted) < len(connected):
+                accept(PATIENCE_SECONDS / 2)
+        assert accepted == connected
 
     def test_killed_sendall_has_sent_a_beginning_and_sends_nothing_more(self, hub: Hub, pair: Pair) -> None:
         data = os.urandom(2_000_000)

@@ -418,6 +418,28 @@ class IOModelContract(CancelContract, ScaleContract):
         pair[1].send(b"d")
         assert task.get() == b"d"
 
+    def test_wait_before_and_after_operations_on_the_same_socket(self, hub: Hub, pair: Pair) -> None:
+        fd = pair[0].fileno()
+        assert not hub.io.wait(fd, READ, clock.monotonic() + SOON_SECONDS)
+        waiter = spawn(hub.io.wait, fd, READ)
+        until_parked(waiter)
+        reader = spawn(hub.io.recv, pair[0], 10, 0, None)
+        until_parked(reader)
+        both = spawn(hub.io.wait, fd, READ)
+        until_parked(waiter, reader, both)
+        pair[1].send(b"abc")
+        assert waiter.get()
+        assert both.get()
+        assert reader.get() == b"abc"
+        fill(pair[0])
+        assert not hub.io.wait(fd, READ | WRITE, clock.monotonic() + SOON_SECONDS)
+        waiter = spawn(hub.io.wait, fd, WRITE)
+        writer = spawn(hub.io.sendall, pair[0], b"x" * 1_000_000, 0, None)
+        until_parked(waiter, writer)
+        while not writer.ready():
+            hub.io.recv(pair[1], 1 << 20, 0, None)
+        assert waiter.get()
+
     def test_wait_for_a_bad_descriptor(self, hub: Hub) -> None:
         with self.pipe() as (reading, _):
             free = os.dup(reading)
