@@ -92,10 +92,11 @@ def test_what_is_no_model_at_all(asked):
 def test_model_that_does_not_work_here(two_models):
     assert iomodel.choose() is SelectModel
     for asked, shown in (("epoll", "'epoll'"), (NoEpoll, "NoEpoll")):
-        with pytest.raises(
-            IOModelUnavailable, match=f"^{shown} cannot be used: this system has no epoll; use one of s"
-        ):
+        with pytest.raises(IOModelUnavailable) as caught:
             iomodel.choose(asked)
+        assert str(caught.value) == (
+            f"{shown} cannot be used: this system has no epoll; use one of select (see 'rimstone doctor')"
+        )
 
 
 @pytest.fixture(autouse=True)

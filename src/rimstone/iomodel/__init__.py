@@ -49,11 +49,16 @@ def _checked(model: type[IOModel], source: str) -> type[IOModel]:
     reason = model.why_unavailable()
     if reason is None:
         return model
-    raise IOModelUnavailable(f"{source} cannot be used: {reason}; use {_choice()}")
+    raise IOModelUnavailable(f"{source} cannot be used: {reason}; use {_choice(besides=model)}")
 
 
-def _choice() -> str:
+def _choice(besides: type[IOModel] | None = None) -> str:
+    """What works here, and of the rest why it does not; *besides*: that one is known already."""
     models = available()
     working = ", ".join(name for name, reason in models.items() if reason is None)
-    missing = "; ".join(f"{name} is not available here: {reason}" for name, reason in models.items() if reason)
-    return f"one of {working} ({missing + '; ' if missing else ''}see 'rimstone doctor')"
+    missing = "".join(
+        f"{model.name} is not available here: {reason}; "
+        for model in _MODELS
+        if model is not besides and (reason := models[model.name]) is not None
+    )
+    return f"one of {working} ({missing}see 'rimstone doctor')"

@@ -52,7 +52,7 @@ class EpollModel(ReadinessModel):
 
     @classmethod
     def why_unavailable(cls) -> str | None:
-        return None if hasattr(select, "epoll") else "this system has no epoll (it is Linux only)"
+        return None if hasattr(select, "epoll") else "this system has no epoll, which is for Linux"
 
     def _arm(self, entry: _entry.SocketEntry) -> None:
         if entry.armed:

@@ -53,7 +53,7 @@ class KqueueModel(ReadinessModel):
 
     @classmethod
     def why_unavailable(cls) -> str | None:
-        return None if hasattr(select, "kqueue") else "this system has no kqueue (macOS and the BSDs do)"
+        return None if hasattr(select, "kqueue") else "this system has no kqueue, which is for macOS and the BSDs"
 
     def _add(self, fd: int, events: int, flags: int) -> None:
         self._change(fd, events, _kq.KQ_EV_ADD | flags)

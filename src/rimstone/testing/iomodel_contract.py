@@ -419,8 +419,10 @@ class IOModelContract(CancelContract, ScaleContract):
         assert task.get() == b"d"
 
     def test_wait_before_and_after_operations_on_the_same_socket(self, hub: Hub, pair: Pair) -> None:
+        assert not hub.io.wait(pair[1].fileno(), READ, clock.monotonic() + SOON_SECONDS)
+        with pytest.raises(TimeoutError):
+            hub.io.recv(pair[1], 10, 0, SOON_SECONDS)
         fd = pair[0].fileno()
-        assert not hub.io.wait(fd, READ, clock.monotonic() + SOON_SECONDS)
         waiter = spawn(hub.io.wait, fd, READ)
         until_parked(waiter)
         reader = spawn(hub.io.recv, pair[0], 10, 0, None)
