@@ -390,7 +390,10 @@ class ReadinessModel(IOModel):
         return deadline
 
     def _recv_into_whole(self, entry: _entry.SocketEntry, sock: Any, view: memoryview, flags: int) -> int:
-        """An error after some of it has come is the next call's, as in the kernel."""
+        """An error after some of it has come is the next call's, as in the kernel.
+
+        So is a kill or a timeout of the task: the call returns what it has, as one does that a signal interrupts.
+        """
         flags &= ~MSG_WAITALL
         done = 0
         while done < len(view):
@@ -404,6 +407,11 @@ class ReadinessModel(IOModel):
                 if done:
                     break
                 raise
+            except BaseException as interruption:
+                if not done:
+                    raise
+                self.scheduler.current.throw_in(interruption)
+                break
             if not count:
                 break
             done += count

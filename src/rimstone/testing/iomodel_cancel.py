@@ -75,6 +75,27 @@ class CancelContract(IOModelSuite):
         with pytest.raises(TimeoutError):
             hub.io.recv(pair[0], 10, 0, 0.0)
 
+    @pytest.mark.skipif(not hasattr(socket, "MSG_WAITALL"), reason="this system has no MSG_WAITALL")
+    def test_killed_read_of_all_returns_what_it_has(self, hub: Hub, pair: Pair) -> None:
+        got = []
+        went_on = []
+
+        def read_all() -> None:
+            got.append(hub.io.recv(pair[0], 10, socket.MSG_WAITALL, None))
+            sleep(0)
+            went_on.append("the kill did not strike at the next wait")
+
+        task = spawn(read_all)
+        until_parked(task)
+        pair[1].send(b"abc")
+        turns(3)
+        task.kill()
+        assert task.ready()
+        assert not went_on
+        if not got:  # nothing was taken from the socket
+            got.append(hub.io.recv(pair[0], 10, 0, PATIENCE_SECONDS))
+        assert got == [b"abc"]
+
     @each_read
     def test_read_that_is_killed_before_anything_comes_takes_nothing_later(
         self, hub: Hub, pair: Pair, read: Read
