@@ -130,7 +130,7 @@ class StreamServer:
     # -- life --------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Listen, and return when connections are accepted.
+        """Listen, and return when connections are accepted. If that fails, it may be tried again.
 
         Raises:
             OSError: the address cannot be had; the message says why and what to do.
@@ -140,15 +140,17 @@ class StreamServer:
         """
         if self.state != "created":
             raise RuntimeError(f"{self!r} was started before; a server is used once: make a new one")
-        self._listener = listen(self._given, self._backlog)
+        listener = self._listener = listen(self._given, self._backlog)
         try:
-            self._service = self._make_service(self._listener)
+            self._service = self._make_service(listener)
             self._service.start()
         except BaseException:
-            self._is_closed = True
-            self._listener.close()
+            listener.close()
+            self._listener = self._service = None  # it can be tried again
             raise
         atexit.register(self._at_exit)
+        if self._is_closed:  # a signal handler has called `stop` before there was anything to stop
+            self.stop(0)
 
     def serve_forever(self) -> None:
         """Start, if it was not started, and return when it has been stopped.
