@@ -20,7 +20,7 @@ from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import NEVER
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener, peer_name
-from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, handler_name, log, report
+from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, Warnings, handler_name, log, report
 
 __all__ = ["BlockingService"]
 
@@ -38,7 +38,7 @@ class BlockingService:
         self.cells = cells
         self._cell = cell
         self._name = listener.name
-        self._backoff = Backoff(listener.name)
+        self._backoff = Backoff(Warnings(listener.name))
         self._lock = allocate_lock()  # guards the dictionary; never held while anything waits
         self._open: dict[int, tuple[Any, socket.socket]] = {}  # connection -> (its thread, its socket)
         self._numbers = itertools.count(1)

@@ -43,7 +43,7 @@ def service_here(
     if threads == 1 and not own_threads:
         hub = current_hub()
         if hub is None or model is None or type(hub.io) is model:
-            return TaskService(hub or get_hub(model), listener, handler, limit, cells, first_cell, takes_turns=False)
+            return TaskService(hub or get_hub(model), listener, handler, limit, cells, first_cell)
     return ThreadsService(
         *(listener, handler, limit, cells, first_cell), threads=threads, model=model, takes_turns=own_threads
     )

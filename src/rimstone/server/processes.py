@@ -168,6 +168,7 @@ class ProcessesService:
         try:
             while True:
                 if self._deadline is not None:
+                    self._close_listener()
                     for seat in self._seats:
                         self._stop_worker(seat, self._deadline)
                     if all(seat.worker is None for seat in self._seats):
@@ -191,12 +192,17 @@ class ProcessesService:
     def _close(self) -> None:
         self._poller.close()
         self._wakeup.close()
-        for fd in (self._listener_fd, self._cells_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._listener_fd = self._cells_fd = -1
+        self._close_listener()
+        if self._cells_fd >= 0:
+            os.close(self._cells_fd)
+            self._cells_fd = -1
         self.cells = [0] * len(self.cells)  # gives the memory back, with the descriptor that Python keeps of it
         self.done.set()
+
+    def _close_listener(self) -> None:
+        if self._listener_fd >= 0:
+            os.close(self._listener_fd)
+            self._listener_fd = -1
 
     def _fail(self, error: BaseException) -> None:
         """It cannot start: end what there is, and let `start` raise *error*."""

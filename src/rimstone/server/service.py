@@ -19,6 +19,7 @@ __all__ = [
     "Cells",
     "Handler",
     "Service",
+    "Warnings",
     "default_limit",
     "handler_name",
     "log",
@@ -89,30 +90,40 @@ class Service(Protocol):
         """The worker processes there are now."""
 
 
-class Backoff:
-    """How long to wait after a failed accept, and when to say so: not at each of a thousand failures a second."""
+class Warnings:
+    """Says that no connection can be accepted: once a minute, for all hubs of a process together."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._pause = 0.0
         self._silent_until = 0.0
+
+    def say(self, error: Exception) -> None:
+        """Why, and what to do."""
+        now = clock.monotonic()
+        if now < self._silent_until:
+            return
+        self._silent_until = now + _SAY_AGAIN_SECONDS
+        why = _SHORTAGES.get(getattr(error, "errno", None) or 0, f"{type(error).__name__}: {error}")
+        log.warning(
+            "%s: no connection can be accepted: %s; those that come wait in the kernel, and accepting goes on as soon "
+            "as it can (said once a minute)",
+            *(self._name, why),
+        )
+
+
+class Backoff:
+    """How long to wait after a failed accept."""
+
+    def __init__(self, warnings: Warnings) -> None:
+        self._warnings = warnings
+        self._pause = 0.0
 
     def after(self, error: Exception) -> float:
         """Seconds to wait before the next accept; grows from failure to failure."""
-        number = getattr(error, "errno", None)
-        if number in _OF_ONE_CLIENT:
+        if getattr(error, "errno", None) in _OF_ONE_CLIENT:
             return 0.0
         self._pause = min(max(_FIRST_PAUSE_SECONDS, 2 * self._pause), _LONGEST_PAUSE_SECONDS)
-        now = clock.monotonic()
-        if now >= self._silent_until:
-            self._silent_until = now + _SAY_AGAIN_SECONDS
-            why = _SHORTAGES.get(number or 0, f"{type(error).__name__}: {error}")
-            log.warning(
-                "%s: no connection can be accepted: %s; those that come wait in the kernel, and accepting goes on as "
-                "soon as it can (said once a minute)",
-                self._name,
-                why,
-            )
+        self._warnings.say(error)
         return self._pause
 
     def over(self) -> None:

@@ -106,6 +106,11 @@ class StreamServer:
         return self._given if self._listener is None else self._listener.address
 
     @property
+    def name(self) -> str:
+        """The same for messages: "127.0.0.1:8000", "[::1]:8000", a path."""
+        return str(self._given) if self._listener is None else self._listener.name
+
+    @property
     def connections(self) -> int:
         """How many connections are open now, in all processes."""
         return 0 if self._service is None else sum(self._service.cells)
@@ -124,8 +129,7 @@ class StreamServer:
         return [] if self._service is None else self._service.pids()
 
     def __repr__(self) -> str:
-        at = self._given if self._listener is None else self._listener.name
-        return f"<StreamServer {at!s} {self.state}, {self.connections} connections>"
+        return f"<StreamServer {self.name} {self.state}, {self.connections} connections>"
 
     # -- life --------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from rimstone.iomodel.base import NEVER
 from rimstone.monkey.cooperative import socket_class
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener, peer_name
-from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, handler_name, log, report
+from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, Warnings, handler_name, log, report
 
 __all__ = ["TaskService"]
 
@@ -36,10 +36,20 @@ class TaskService:
         cells: Where the number of connections is published, at *cell*.
         takes_turns: Other hubs accept from the same listener: take one connection, then let other tasks run, so that a
             burst does not all go to whoever woke first.
+        warnings: Shared with those hubs of this process.
     """
 
     def __init__(
-        self, hub: Hub, listener: Listener, handler: Handler, limit: int, cells: Cells, cell: int, takes_turns: bool
+        self,
+        hub: Hub,
+        listener: Listener,
+        handler: Handler,
+        limit: int,
+        cells: Cells,
+        cell: int,
+        *,
+        takes_turns: bool = False,
+        warnings: Warnings | None = None,
     ) -> None:
         self.done = Latch()
         self.error: BaseException | None = None
@@ -51,7 +61,7 @@ class TaskService:
         self._cell = cell
         self._takes_turns = takes_turns
         self._name = listener.name
-        self._backoff = Backoff(listener.name)
+        self._backoff = Backoff(warnings or Warnings(listener.name))
         self._open: dict[Any, socket.socket] = {}  # handler's task -> its connection
         self._news: Waiter | None = None  # of whoever waits for the end of a handler
         self._accepting: Task[None] | None = None

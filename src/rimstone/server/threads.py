@@ -6,7 +6,7 @@ from rimstone.iomodel import IOModel
 from rimstone.iomodel.base import NEVER
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener
-from rimstone.server.service import Cells, Handler, log, shares
+from rimstone.server.service import Cells, Handler, Warnings, log, shares
 from rimstone.server.tasks import TaskService
 
 __all__ = ["ThreadsService"]
@@ -45,6 +45,7 @@ class ThreadsService:
         self._first_cell = first_cell
         self._model = model
         self._takes_turns = takes_turns or threads > 1
+        self._warnings = Warnings(listener.name)
         self._services: list[TaskService] = []
         self._deadline = NEVER
         self._up = [Latch() for _ in range(threads)]
@@ -90,6 +91,7 @@ class ThreadsService:
             service = TaskService(
                 *(hub, self._listener, self._handler, self._limits[number], self.cells, self._first_cell + number),
                 takes_turns=self._takes_turns,
+                warnings=self._warnings,
             )
             service.start()
             self._services.append(service)
