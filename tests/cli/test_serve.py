@@ -66,8 +66,6 @@ def handlers(functions: Path) -> Path:
 def served(*arguments: str):
     """A server in a child: the process, and what its first line says of the address."""
 
-    from rimstone.cli import __file__ as package  # noqa: F401
-
     command = [sys.executable, "-m", "rimstone", "serve", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:

@@ -170,6 +170,8 @@ def _listen_tcp(address: _TCP, backlog: int) -> Listener:
         return Listener(sock)
     except OSError as error:
         sock.close()
+        if both and not address.host and error.errno == errno.EADDRNOTAVAIL:  # IPv6 is there, and switched off
+            return _listen_tcp(_TCP("0.0.0.0", address.port), backlog)  # noqa: S104 - asked for: all interfaces
         raise OSError(error.errno, _why_not(str(address), address.port, error)) from error
     except BaseException:
         sock.close()

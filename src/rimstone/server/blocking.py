@@ -78,7 +78,7 @@ class BlockingService:
             self._accept()
         except OSError as error:
             self.error = error
-            log.error("%s: the listening socket is gone, so the server ends: %s", self._name, error)
+            log.error("%s: it cannot accept any more, so the server ends: %s", self._name, error)
         finally:
             self._sock.close()
             self._stop()

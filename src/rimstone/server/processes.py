@@ -231,6 +231,7 @@ class ProcessesService:
     def _attend(self, seat: _Seat, worker: ProcessWorker, mask: int) -> None:
         if mask & select.EPOLLOUT:
             worker.flush()
+            self._kill_if_deaf(worker)
         try:
             while (message := worker.channel.receive(block=False)) is not None:
                 self._handle(seat, worker, *message)
@@ -300,6 +301,13 @@ class ProcessesService:
         functions = [(self._function.id, self._function.blob)] if first else []
         arguments = dump_arguments(self._function.name, (wish, *args), {})
         worker.send(Kind.CALLS, (functions, [], [(slot, self._function.id, FunctionKind.WAITING, arguments)]))
+        self._kill_if_deaf(worker)
+
+    def _kill_if_deaf(self, worker: ProcessWorker) -> None:
+        """A call that can never be sent (no memory for it) leaves a worker that will not do as it should."""
+        for _, error in worker.take_unsendable():
+            log.error("%s: worker process %d cannot be told what to do: %s", self._name, worker.pid, error)
+            worker.kill()
 
     def _answered(self, seat: _Seat, worker: ProcessWorker, call: _Call, error: BaseException | None) -> None:
         if error is None and call[0] == "start":

@@ -49,9 +49,12 @@ def serve(
         server.stop(stop_timeout if len(received) == 1 else 0, wait=False)
 
     with _handling(stop):
-        if not received:
-            server.start()
         try:
+            try:
+                server.start()
+            except RuntimeError:
+                if not received:  # a signal that came before the start has closed the server
+                    raise
             if not received and on_start is not None:
                 on_start(server)
             server.serve_forever()

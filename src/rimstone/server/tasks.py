@@ -71,6 +71,7 @@ class TaskService:
 
     def start(self) -> None:
         self._accepting = spawn(self._accept)
+        self._accepting.name = f"accept on {self._name}"
 
     def stop_soon(self, deadline: float) -> None:
         self._deadline = min(self._deadline, deadline)
@@ -111,7 +112,7 @@ class TaskService:
         except OSError as error:
             if self._stopping is None:
                 self.error = error
-                log.error("%s: the listening socket is gone, so the server ends: %s", self._name, error)
+                log.error("%s: it cannot accept any more, so the server ends: %s", self._name, error)
         except BaseException as error:
             self.error = error
             raise
@@ -126,6 +127,7 @@ class TaskService:
             os.close(fd)
             raise
         task = spawn(self._run, sock, peer)
+        task.name = f"connection of {peer_name(sock.family, peer)}"  # for `rimstone.dump`
         self._open[task] = sock
         self.cells[self._cell] = len(self._open)
 
