@@ -1,6 +1,7 @@
 """What a handler raises is reported with the peer's address, and ends its connection only."""
 
 import logging
+import textwrap
 
 import pytest
 
@@ -59,3 +60,38 @@ def test_a_detached_connection_is_left_to_the_handler(running, connect):
     with pytest.raises(TimeoutError):
         client.recv(1)
     os.close(kept[0])
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+def test_a_handler_may_fork():
+    from rimstone.testing.patched import run_script
+
+    done = run_script(
+        textwrap.dedent(
+            """
+            import os, socket, threading, warnings
+            from rimstone.server import StreamServer
+
+            warnings.simplefilter("ignore")  # of fork beside a thread: here the thread does nothing that matters
+
+            def handler(sock, peer):
+                child = os.fork()
+                if child:
+                    os.waitpid(child, 0)
+                sock.sendall(b"parent" if child else b"child ")
+
+            def clients():
+                for _ in range(3):
+                    with socket.create_connection(server.address) as client:
+                        print(client.makefile().read())
+                server.stop()
+
+            server = StreamServer(("127.0.0.1", 0), handler)
+            server.start()
+            threading.Thread(target=clients).start()
+            server.serve_forever()
+            print(server.connections)
+            """
+        )
+    )
+    assert done.stdout == "child parent\n" * 3 + "0\n", done.stderr

@@ -200,3 +200,23 @@ def test_the_end_of_the_thread_ends_the_server(connect):
     thread.join()
     servers[0].stop()
     assert servers[0].state == "closed"
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"io_model": "blocking"}])
+@pytest.mark.parametrize("moment", ["listen", "_make_service"])
+def test_a_stop_in_the_midst_of_the_start(options, moment, monkeypatch):
+    """As a signal handler may do."""
+    import rimstone.server.stream as module
+
+    server = StreamServer(("127.0.0.1", 0), print, **options)
+    owner = module if moment == "listen" else server
+    original = getattr(owner, moment)
+
+    def struck(*args):
+        made = original(*args)
+        server.stop(wait=False)
+        return made
+
+    monkeypatch.setattr(owner, moment, struck)
+    server.serve_forever()
+    assert server.state == "closed"
