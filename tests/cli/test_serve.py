@@ -149,7 +149,7 @@ def test_says_where_web_applications_belong(in_child, application, server):
         (["app.py:uper"], "did you mean upper?"),
         (["app.py:upper", "--bind", "nowhere"], "neither host:port nor a path"),
         (["app.py:upper", "--bind", "192.0.2.1:0"], "does not have that address"),
-        (["app.py:upper", "--io-model", "epol"], "--io-model: 'epol' is not an IO model; use one of"),
+        (["app.py:upper", "--io-model", "epol"], "--io-model 'epol' is not an IO model; use one of"),
         (["app.py:upper", "--io-model", "blocking", "--threads", "2"], "max_connections bounds them"),
         (["app.py:upper", "--processes", "0"], "--processes"),
     ],

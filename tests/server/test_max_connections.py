@@ -73,6 +73,13 @@ def test_refused(options, message):
         StreamServer(("127.0.0.1", 0), print, **options)
 
 
+@pytest.mark.parametrize("options", [{"processes": 2}, {"threads": 2}])
+def test_a_wrong_model_in_the_environment_is_told_at_once(monkeypatch, options):
+    monkeypatch.setenv("RIMSTONE_IO_MODEL", "epol")
+    with pytest.raises(ValueError, match="RIMSTONE_IO_MODEL='epol' is not an IO model"):
+        StreamServer(("127.0.0.1", 0), print, **options)
+
+
 @pytest.mark.parametrize("handler", [None, lambda: None, lambda sock: None])
 def test_not_a_handler(handler):
     with pytest.raises(TypeError, match="socket, address of the peer"):

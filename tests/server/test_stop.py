@@ -187,18 +187,31 @@ def test_restarts_on_the_same_port_at_once(running, connect, talk, model):
     talk(connect(again))
 
 
-def test_the_end_of_the_thread_ends_the_server(connect):
+@pytest.mark.parametrize("waits", [0, 0.01])
+def test_the_end_of_the_thread_ends_the_server(waits):
     servers = []
+    may_end, is_up = threading.Event(), threading.Event()
 
     def start():
         server = StreamServer(("127.0.0.1", 0), print)
         server.start()
         servers.append(server)
+        is_up.set()
+        may_end.wait(30)
+        if waits:
+            rimstone.sleep(waits)  # it accepts; else it has not even begun to
 
     thread = threading.Thread(target=start)
     thread.start()
+    is_up.wait(30)
+    waiting = threading.Thread(target=servers[0].serve_forever)
+    waiting.start()
+    may_end.set()
     thread.join()
-    servers[0].stop()
+    if not waits:
+        servers[0].stop()
+    waiting.join(30)
+    assert not waiting.is_alive()
     assert servers[0].state == "closed"
 
 

@@ -76,7 +76,7 @@ def serve_command(
             max_connections=max_connections,
         )
     except IOModelUnavailable as error:
-        raise Problem(f"--io-model: {str(error).removeprefix('io_model=')}") from None
+        raise Problem(str(error).replace("io_model=", "--io-model ")) from None
     except RimstoneError as error:
         raise Problem(f"{handler} could not be served: {error}", FAILED) from None
     except OSError as error:

@@ -87,6 +87,8 @@ class StreamServer:
         self._most = None if max_connections is None else _checked_count("max_connections", max_connections)
         self._pid = os.getpid()
         self._is_closed = False
+        if self._model is None and processes * threads > 1:
+            choose()  # a wrong RIMSTONE_IO_MODEL is told here, rather than by each hub
         if self._model == BLOCKING and threads != 1:
             raise ValueError(
                 f"threads={threads} has no meaning with io_model='blocking', where each connection has a thread; "
@@ -134,7 +136,9 @@ class StreamServer:
     # -- life --------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Listen, and return when connections are accepted. If that fails, it may be tried again.
+        """Listen, and return when connections are accepted (in the hub of this thread: as soon as the thread waits).
+
+        If that fails, it may be tried again.
 
         Raises:
             OSError: the address cannot be had; the message says why and what to do.

@@ -108,7 +108,8 @@ class TaskService:
                 if self._takes_turns:
                     self._hub.reschedule()
         except GreenletExit:
-            pass  # `stop_soon`, or the end of the hub
+            if self._stopping is None:
+                self._deadline = 0.0  # not `stop_soon`: the hub ends, and kills the handlers too
         except OSError as error:
             if self._stopping is None:
                 self.error = error
@@ -118,7 +119,8 @@ class TaskService:
             raise
         finally:
             if self._stopping is None:
-                self._begin_stop()
+                self._stopping = current_task()  # here and not in a new task, which an ending hub would never start
+                self._stop()
 
     def _begin(self, fd: int, peer: Any) -> None:
         try:
