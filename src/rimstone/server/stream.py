@@ -268,17 +268,10 @@ def _checked_handler(handler: Any) -> Handler:
 def _checked_model(given: "str | type[IOModel] | None") -> "type[IOModel] | str | None":
     if given is None or given == BLOCKING:
         return given
-    if isinstance(given, str):
-        try:
-            return choose(given)
-        except IOModelUnavailable as error:
-            raise IOModelUnavailable(f"io_model={error}; a server also has 'blocking'") from None
-    if not (isinstance(given, type) and issubclass(given, IOModel)):
-        raise TypeError(f"io_model={given!r} is no IO model, by name or class; see rimstone.iomodel.available()")
-    reason = given.why_unavailable()
-    if reason is not None:
-        raise IOModelUnavailable(f"io_model={given!r} cannot be used here: {reason}")
-    return given
+    try:
+        return choose(given)
+    except IOModelUnavailable as error:
+        raise IOModelUnavailable(f"io_model={error}; a server also has 'blocking'") from None
 
 
 def _checked_count(name: str, given: Any, least: int = 1) -> int:
