@@ -17,21 +17,32 @@ from typing import Any
 from rimstone.cli.problem import Problem, reason
 from rimstone.cli.tracebacks import print_users_traceback, users_traceback
 
-__all__ = ["load_function"]
+__all__ = ["load_function", "load_object"]
 
 _FORMS = "give FILE.py:FUNCTION or MODULE:FUNCTION, for example fetch.py:fetch or os.path:getsize"
 
 
 def load_function(given: str) -> Callable[[Any], Any]:
-    """Import what *given* names, and return the function.
+    """Import what *given* names, and return the function of one argument.
+
+    Args:
+        given: See `load_object`.
+    Raises:
+        Problem: as `load_object`; or it cannot be called with one argument.
+    """
+    return _checked(load_object(given), given)
+
+
+def load_object(given: str) -> Any:
+    """Import what *given* names, and return it, whatever it is.
 
     The working directory becomes importable, and so does the folder of FILE.py, as `python FILE.py` would have it.
 
     Args:
         given: FILE.py:FUNCTION or MODULE:FUNCTION; FUNCTION may be dotted (Class.method).
     Raises:
-        Problem: there is no such file, module or function, or it cannot be called with one argument; or the import
-            raised, in which case the user's traceback has been printed.
+        Problem: there is no such file, module or function; or the import raised, in which case the user's traceback has
+            been printed.
     """
     target, _, attribute = given.rpartition(":")
     if not target or not attribute:
@@ -39,7 +50,7 @@ def load_function(given: str) -> Callable[[Any], Any]:
     _put_on_path(os.getcwd())
     is_file = target.endswith(".py") or os.sep in target
     module = _load_file(target, attribute) if is_file else _import_module(target)
-    return _checked(_attribute_of(module, attribute, target), given)
+    return _attribute_of(module, attribute, target)
 
 
 def _put_on_path(folder: str, *, last: bool = False) -> None:

@@ -68,4 +68,4 @@ cdef class Hub(Scheduler):
 
 
 cpdef current_hub()
-cpdef get_hub()
+cpdef get_hub(model=*)

@@ -725,13 +725,17 @@ def current_hub() -> Hub | None:
     return _here.get()  # type: ignore[no-any-return]
 
 
-def get_hub() -> Hub:
-    """The calling thread's hub, created on first use; in a forked child the parent's is replaced by a new one."""
+def get_hub(model: type[IOModel] | None = None) -> Hub:
+    """The calling thread's hub, created on first use; in a forked child the parent's is replaced by a new one.
+
+    Args:
+        model: The IO model of a hub that is created now; one that exists keeps its own.
+    """
     hub: Hub | None = _here.get()
     if hub is None:
         watchdog.read_environment()
         guard.install()
-        hub = Hub()
+        hub = Hub(model)
         _state.guard = _Guard(hub)
         _here.set(hub)
         _close_with_thread()

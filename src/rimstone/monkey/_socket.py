@@ -19,10 +19,10 @@ from rimstone._originals import poll, select_select
 from rimstone.hub import current_hub, sleep
 from rimstone.hub.scheduler import Hub
 from rimstone.iomodel.base import READ, WRITE
+from rimstone.monkey import _stream
 from rimstone.monkey._dns import numeric_address
-from rimstone.monkey._stream import METHODS
 
-__all__ = ["hub_for", "native_wait", "patch"]
+__all__ = ["METHODS", "hub_for", "native_wait", "patch", "sendfile"]
 
 T = TypeVar("T")
 
@@ -187,7 +187,7 @@ def _real_close(self: Any, _ss: Any = _Raw) -> None:
     _ss.close(self)
 
 
-def _sendfile_use_sendfile(self: Any, file: Any, offset: int = 0, count: int | None = None) -> int:
+def sendfile(self: Any, file: Any, offset: int = 0, count: int | None = None) -> int:
     """os.sendfile knows no MSG_DONTWAIT, so the descriptor is O_NONBLOCK while it runs."""
     hub = current_hub()
     if hub is None:
@@ -278,17 +278,17 @@ _original_init = socket.socket.__init__
 _original_detach = socket.socket.detach
 _original_sendfile: Any = getattr(socket.socket, "_sendfile_use_sendfile", None)
 
-_METHODS = (
-    *METHODS,
+# Set on the class under their own names, with those of `_stream.py`.
+METHODS = (
     *(_accept, connect, connect_ex, recvfrom, recvfrom_into, sendto, bind, detach),
     *(recvmsg, recvmsg_into, sendmsg, _real_close, __init__),
 )
 
 
 def patch() -> None:
-    for method in _METHODS:
+    for method in (*_stream.METHODS, *METHODS):
         name = method.__name__
         if hasattr(socket.socket, name):
             setattr(socket.socket, name, method)
     if hasattr(os, "sendfile"):
-        socket.socket._sendfile_use_sendfile = _sendfile_use_sendfile  # type: ignore[attr-defined]
+        socket.socket._sendfile_use_sendfile = sendfile  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from rimstone.workers.setup import Mark, Setup, StartedSlots
@@ -52,9 +53,14 @@ class ProcessWorker:
         known: Ids of the functions it has been sent.
         limit: How many calls may be sent to it, counted since its beginning; `sent` is how many were.
         was_ready: It has got through its start, initializer included.
+
+    Args:
+        setup: What it is told once.
+        slots: Most calls that it is sent at once.
+        inherited: Descriptors, above those of the standard streams, that it is to have under the same numbers.
     """
 
-    def __init__(self, setup: Setup, slots: int) -> None:
+    def __init__(self, setup: Setup, slots: int, inherited: Sequence[int] = ()) -> None:
         self.name = setup.name
         self.state = WorkerState.STARTING
         self.in_flight: dict[int, Any] = {}
@@ -71,7 +77,7 @@ class ProcessWorker:
         try:
             self.channel, theirs = channel_pair()
             try:
-                self._process = _start(theirs.fileno(), self._started.file, slots)
+                self._process = _start(theirs.fileno(), self._started.file, slots, inherited)
             except BaseException:
                 self.channel.close()
                 raise
@@ -202,7 +208,7 @@ class ProcessWorker:
         return f"<ProcessWorker {self.name} pid={self.pid} {self.state.value}, {len(self.in_flight)} calls in flight>"
 
 
-def _start(wire_fd: int, started_fd: int, slots: int) -> "subprocess.Popen[bytes]":
+def _start(wire_fd: int, started_fd: int, slots: int, inherited: Sequence[int]) -> "subprocess.Popen[bytes]":
     """Start the process. SIGINT is blocked in it until it has said what it does with it (see `main`)."""
     package_folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     command = [sys.executable, *_interpreter_options(), "-c", _BOOT, package_folder]
@@ -216,7 +222,7 @@ def _start(wire_fd: int, started_fd: int, slots: int) -> "subprocess.Popen[bytes
                 stdin=subprocess.DEVNULL,
                 stdout=stderr or 2,
                 stderr=stderr,
-                pass_fds=passed,
+                pass_fds=[*passed, *inherited],
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

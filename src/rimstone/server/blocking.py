@@ -1,0 +1,176 @@
+"""BlockingService: a thread for each connection, and plain blocking calls. Read `service.py` first.
+
+The fourth family of IO models, and the oldest: the kernel is the scheduler. One thread accepts; each handler has a
+thread of its own, in which no hub runs, so that its socket blocks the thread as the standard library's does.
+
+Nobody can end a thread from outside. When the time of a stop is over, the connections are shut down: a handler that
+waits in `recv` sees the end of the stream, one that sends gets BrokenPipeError.
+"""
+
+import contextlib
+import itertools
+import os
+import select
+import socket
+from typing import Any
+
+from rimstone import clock
+from rimstone._originals import RawSocket, Thread, allocate_lock, get_ident
+from rimstone.iomodel._wakeup import Wakeup
+from rimstone.iomodel.base import NEVER
+from rimstone.server._latch import Latch
+from rimstone.server.address import Listener, peer_name
+from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, Warnings, handler_name, log, report
+
+__all__ = ["BlockingService"]
+
+_LONGEST_POLL_MILLISECONDS = 86_400_000
+
+
+class BlockingService:
+    """Serves with one thread a connection; the arguments are those of `TaskService`."""
+
+    def __init__(self, listener: Listener, handler: Handler, limit: int, cells: Cells, cell: int) -> None:
+        self.done = Latch()
+        self.error: BaseException | None = None
+        self._handler = handler
+        self._limit = limit
+        self.cells = cells
+        self._cell = cell
+        self._name = listener.name
+        self._backoff = Backoff(Warnings(listener.name))
+        self._lock = allocate_lock()  # guards the dictionary; never held while anything waits
+        self._open: dict[int, tuple[Any, socket.socket]] = {}  # connection -> (its thread, its socket)
+        self._numbers = itertools.count(1)
+        self._deadline = NEVER
+        self._stopping = False
+        self._thread = Thread(target=self._serve, name="rimstone-server-accept", daemon=True)
+        self._wakeup = Wakeup()
+        try:
+            self._sock = listener.duplicate()
+        except BaseException:
+            self._wakeup.close()
+            raise
+        self._sock.setblocking(False)  # others accept from it too, and may be faster
+
+    def start(self) -> None:
+        try:
+            self._thread.start()
+        except BaseException:
+            self._close()
+            raise
+
+    def stop_soon(self, deadline: float) -> None:
+        self._deadline = min(self._deadline, deadline)
+        self._stopping = True
+        self._wakeup.set()
+
+    def runs_current_task(self) -> bool:
+        return any(thread.ident == get_ident() for thread, _ in tuple(self._open.values()))
+
+    def pids(self) -> list[int]:
+        return []
+
+    # -- the accepting thread ----------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        try:
+            self._accept()
+        except OSError as error:
+            self.error = error
+            log.error("%s: it cannot accept any more, so the server ends: %s", self._name, error)
+        finally:
+            self._sock.close()
+            self._stop()
+
+    def _accept(self) -> None:
+        pause_until = 0.0
+        while not self._stopping:
+            accepting = len(self._open) < self._limit and clock.monotonic() >= pause_until
+            self._poll(NEVER if accepting or not pause_until else pause_until, accepting)
+            if not accepting or self._stopping:
+                continue
+            try:
+                fd, peer = RawSocket._accept(self._sock)  # type: ignore[attr-defined]
+            except BlockingIOError:
+                continue
+            except (OSError, MemoryError) as error:
+                if getattr(error, "errno", None) in GONE:
+                    raise
+                pause_until = clock.monotonic() + self._backoff.after(error)
+                continue
+            self._backoff.over()
+            pause_until = 0.0
+            self._begin(fd, peer)
+
+    def _poll(self, deadline: float, accepting: bool) -> None:
+        """Wait for a connection (if *accepting*), the end of a handler, `stop_soon`, or *deadline*."""
+        poller = select.poll()
+        poller.register(self._wakeup.fd, select.POLLIN)
+        if accepting:
+            poller.register(self._sock.fileno(), select.POLLIN)
+        milliseconds = max(0.0, (deadline - clock.monotonic()) * 1000)
+        if any(fd == self._wakeup.fd for fd, _ in poller.poll(min(milliseconds, _LONGEST_POLL_MILLISECONDS))):
+            self._wakeup.clear()
+
+    def _begin(self, fd: int, peer: Any) -> None:
+        try:
+            sock = socket.socket(self._sock.family, self._sock.type, self._sock.proto, fileno=fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        number = next(self._numbers)
+        thread = Thread(
+            target=self._run, args=(number, sock, peer), name=f"rimstone-server-connection-{number}", daemon=True
+        )
+        with self._lock:
+            self._open[number] = (thread, sock)
+        self.cells[self._cell] = len(self._open)
+        while not self._stopping:
+            try:
+                thread.start()
+            except RuntimeError as error:  # no thread to be had; the connection waits for one
+                self._poll(clock.monotonic() + self._backoff.after(error), False)
+            else:
+                return
+        self._end(number, sock)
+
+    def _run(self, number: int, sock: socket.socket, peer: Any) -> None:
+        """Body of a connection's thread."""
+        try:
+            self._handler(sock, peer)
+        except BaseException as error:
+            report(self._handler, peer_name(sock.family, peer), error)
+        finally:
+            self._end(number, sock)
+
+    def _end(self, number: int, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            sock.close()
+        with self._lock:
+            self._open.pop(number, None)
+        self.cells[self._cell] = len(self._open)
+        self._wakeup.set()
+
+    # -- stopping ----------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        while self._open and clock.monotonic() < self._deadline:
+            self._poll(self._deadline, False)
+        for _, sock in tuple(self._open.values()):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        deadline = clock.monotonic() + END_SECONDS
+        while self._open and clock.monotonic() < deadline:
+            self._poll(deadline, False)
+        if self._open:
+            log.warning(
+                "%s: %d handlers (%s) did not end within %g s after their connections were shut down; they go on",
+                *(self._name, len(self._open), handler_name(self._handler), END_SECONDS),
+            )
+        self._close()
+
+    def _close(self) -> None:
+        self._sock.close()
+        self._wakeup.close()
+        self.done.set()

@@ -1,0 +1,94 @@
+"""At most so many connections are accepted; the kernel keeps the others until there is room."""
+
+import threading
+
+import pytest
+
+from rimstone.server import StreamServer
+from rimstone.server.service import default_limit, shares
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}])
+def test_the_rest_waits_in_the_backlog(running, connect, talk, model, options):
+    if options and model == "blocking":
+        pytest.skip("one thread accepts")
+    server = running(io_model=model, max_connections=2, **options)
+    first, second, third = connect(server), connect(server), connect(server)
+    served = []
+    for client in (first, second, third):
+        client.sendall(b"hello")
+    for client in (first, second):
+        assert client.recv(100) == b"HELLO"
+        served.append(client)
+    third.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        third.recv(100)
+    assert server.connections == 2
+    first.close()
+    third.settimeout(30)
+    # With several threads it is the one that has room which takes it.
+    assert third.recv(100) == b"HELLO"
+    talk(second)
+
+
+def test_the_count_goes_back_to_zero(running, connect, talk, wait_until, model):
+    server = running(io_model=model)
+    clients = [connect(server) for _ in range(5)]
+    for client in clients:
+        talk(client)
+    assert server.connections == 5
+    for client in clients:
+        client.close()
+    wait_until(lambda: server.connections == 0)
+
+
+def test_shares_add_up():
+    assert shares(7, 3) == [3, 2, 2]
+    assert shares(3, 3) == [1, 1, 1]
+
+
+def test_the_default_leaves_descriptors_to_the_handlers(monkeypatch):
+    from rimstone import machine
+
+    soft = machine.Reading(1024, "")
+    monkeypatch.setattr(machine, "descriptors", lambda: (soft, soft))
+    monkeypatch.setattr(machine, "open_descriptors", lambda: machine.Reading(60, ""))
+    monkeypatch.setattr(machine, "processes", lambda: machine.Reading(132, ""))
+    assert default_limit() == 450
+    assert default_limit(threads=True) == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_connections": 3, "processes": 2, "threads": 2}, "less than one for each of 2 processes x 2 threads"),
+        ({"max_connections": 0}, "max_connections=0 must be 1 or more"),
+        ({"processes": 0}, "processes=0 must be 1 or more"),
+        ({"io_model": "blocking", "threads": 2}, "max_connections bounds them"),
+        ({"io_model": "epol"}, "'epol' is not an IO model; use one of .*'blocking'"),
+    ],
+)
+def test_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        StreamServer(("127.0.0.1", 0), print, **options)
+
+
+@pytest.mark.parametrize("options", [{"processes": 2}, {"threads": 2}])
+def test_a_wrong_model_in_the_environment_is_told_at_once(monkeypatch, options):
+    monkeypatch.setenv("RIMSTONE_IO_MODEL", "epol")
+    with pytest.raises(ValueError, match="RIMSTONE_IO_MODEL='epol' is not an IO model"):
+        StreamServer(("127.0.0.1", 0), print, **options)
+
+
+@pytest.mark.parametrize("handler", [None, lambda: None, lambda sock: None])
+def test_not_a_handler(handler):
+    with pytest.raises(TypeError, match="socket, address of the peer"):
+        StreamServer(("127.0.0.1", 0), handler)
+
+
+def test_an_async_handler_is_refused():
+    async def handler(sock, peer): ...
+
+    with pytest.raises(TypeError, match="async"):
+        StreamServer(("127.0.0.1", 0), handler)
+    assert threading.active_count() >= 1

@@ -1,0 +1,235 @@
+"""A stop in steps: accept no more, let handlers finish, kill them, close. Idempotent, from anywhere."""
+
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+import rimstone
+from rimstone.server import StreamServer
+
+
+def test_handlers_may_finish(running, connect, model):
+    go_on = threading.Event()
+
+    def handler(sock, peer):
+        sock.sendall(b"begun")
+        sock.sendall(sock.recv(100))
+
+    server = running(handler, io_model=model)
+    client = connect(server)
+    assert client.recv(100) == b"begun"
+    stopping = threading.Thread(target=lambda: (server.stop(30), go_on.set()))
+    stopping.start()
+    while server.state != "stopping":
+        go_on.wait(0.001)
+    assert not go_on.is_set()
+    client.sendall(b"the end")
+    assert client.recv(100) == b"the end"
+    assert client.recv(100) == b""
+    stopping.join()
+    assert server.state == "closed"
+    assert server.connections == 0
+
+
+def test_after_the_timeout_they_are_killed_and_clean_up(running, connect):
+    events = []
+
+    def handler(sock, peer):
+        try:
+            sock.sendall(b"begun")
+            sock.recv(100)
+        except BaseException as error:
+            events.append(type(error))
+            raise
+        finally:
+            rimstone.sleep(0.01)
+            sock.sendall(b"goodbye")
+            events.append("cleaned up")
+
+    server = running(handler)
+    client = connect(server)
+    assert client.recv(100) == b"begun"
+    server.stop(0.05)
+    assert events == [rimstone.errors.TaskExit, "cleaned up"]
+    assert client.recv(100) == b"goodbye"
+    assert client.recv(100) == b""
+
+
+def test_blocking_handlers_see_the_end_of_the_stream(running, connect):
+    seen = []
+
+    def handler(sock, peer):
+        sock.sendall(b"begun")
+        seen.append(sock.recv(100))
+
+    server = running(handler, io_model="blocking")
+    client = connect(server)
+    assert client.recv(100) == b"begun"
+    server.stop(0)
+    assert seen == [b""]
+
+
+def test_a_handler_that_refuses_to_end_is_named(running, connect, caplog, monkeypatch):
+    monkeypatch.setattr("rimstone.server.tasks.END_SECONDS", 0.05)
+
+    def stubborn(sock, peer):
+        sock.sendall(b"begun")
+        try:
+            rimstone.sleep(30)
+        except BaseException:
+            pass
+        try:
+            sock.recv(1)  # its connection is closed in the end
+        except OSError:
+            pass
+
+    server = running(stubborn)
+    client = connect(server)
+    assert client.recv(100) == b"begun"
+    server.stop(0)
+    assert client.recv(100) == b""
+    assert "1 handlers" in caplog.text
+    assert "stubborn" in caplog.text
+
+
+def test_connections_are_refused_at_once(running, connect, talk, model):
+    server = running(io_model=model)
+    client = connect(server)
+    talk(client)
+    threading.Thread(target=server.stop, args=(30,)).start()
+    while True:
+        try:
+            socket.create_connection(server.address).close()
+        except ConnectionRefusedError:
+            break
+    talk(client)
+    client.close()
+
+
+def test_a_shorter_timeout_hurries_a_stop_under_way(running, connect, talk, model):
+    server = running(io_model=model)
+    talk(connect(server))
+    patient = threading.Thread(target=server.stop, args=(None,))
+    patient.start()
+    server.stop(0)
+    patient.join(30)
+    assert not patient.is_alive()
+
+
+def test_idempotent(running, model):
+    server = running(io_model=model)
+    for _ in range(3):
+        server.stop()
+    assert server.state == "closed"
+
+
+def test_a_server_that_never_started_stops():
+    server = StreamServer(("127.0.0.1", 0), print)
+    server.stop()
+    assert server.state == "closed"
+    with pytest.raises(RuntimeError, match="make a new one"):
+        server.start()
+
+
+def test_used_once(running):
+    server = running()
+    with pytest.raises(RuntimeError, match="make a new one"):
+        server.start()
+
+
+def test_a_handler_stops_its_own_server(running, connect, model, wait_until):
+    def handler(sock, peer):
+        server.stop()
+        sock.sendall(b"stopping")
+
+    server = running(handler, io_model=model)
+    assert connect(server).recv(100) == b"stopping"
+    wait_until(lambda: server.state == "closed")
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"io_model": "blocking"}])
+def test_from_a_signal_handler(options):
+    calls = []
+
+    def stop(*_):
+        calls.append(1)
+        server.stop(0, wait=False)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with StreamServer(("127.0.0.1", 0), lambda sock, peer: sock.recv(1), **options) as server:
+            with socket.create_connection(server.address):
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+                server.serve_forever()
+            assert server.state == "closed"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert calls == [1]
+
+
+def test_ctrl_c_ends_serve_forever_and_the_server():
+    server = StreamServer(("127.0.0.1", 0), print)
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        server.serve_forever()
+    assert server.state == "closed"
+
+
+def test_restarts_on_the_same_port_at_once(running, connect, talk, model):
+    server = running(io_model=model)
+    talk(connect(server))
+    address = server.address
+    server.stop(0)  # the server closes first, so the port has a connection in TIME_WAIT
+    again = running(address=address, io_model=model)
+    talk(connect(again))
+
+
+@pytest.mark.parametrize("waits", [0, 0.01])
+def test_the_end_of_the_thread_ends_the_server(waits):
+    servers = []
+    may_end, is_up = threading.Event(), threading.Event()
+
+    def start():
+        server = StreamServer(("127.0.0.1", 0), print)
+        server.start()
+        servers.append(server)
+        is_up.set()
+        may_end.wait(30)
+        if waits:
+            rimstone.sleep(waits)  # it accepts; else it has not even begun to
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    is_up.wait(30)
+    waiting = threading.Thread(target=servers[0].serve_forever)
+    waiting.start()
+    may_end.set()
+    thread.join()
+    if not waits:
+        servers[0].stop()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert servers[0].state == "closed"
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"io_model": "blocking"}])
+@pytest.mark.parametrize("moment", ["listen", "_make_service"])
+def test_a_stop_in_the_midst_of_the_start(options, moment, monkeypatch):
+    """As a signal handler may do."""
+    import rimstone.server.stream as module
+
+    server = StreamServer(("127.0.0.1", 0), print, **options)
+    owner = module if moment == "listen" else server
+    original = getattr(owner, moment)
+
+    def struck(*args):
+        made = original(*args)
+        server.stop(wait=False)
+        return made
+
+    monkeypatch.setattr(owner, moment, struck)
+    server.serve_forever()
+    assert server.state == "closed"
