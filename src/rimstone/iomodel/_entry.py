@@ -12,10 +12,14 @@ from typing import Any
 
 from rimstone.iomodel._view import View, view_of
 
-__all__ = ["SocketEntry", "Sockets"]
+__all__ = ["SocketEntry", "Sockets", "trust"]
 
 MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 _INTERNET = frozenset(getattr(_socket, name) for name in ("AF_INET", "AF_INET6") if hasattr(_socket, name))
+
+
+def trust(cls: type) -> None:
+    """Instances of *cls* say of themselves what a plain socket.socket does; the twin in C then need not ask them."""
 
 
 class Sockets:

@@ -59,6 +59,18 @@ cdef bint _has_this_layout() except -1:
 
 
 cdef object _plain = None  # the class of which `_has_this_layout` is known, () if of none
+cdef object _socket_class = socket.socket
+cdef object _like_plain = None  # a class that is known to be no different
+
+
+def trust(cls):
+    """See `_entry.py`."""
+    global _like_plain
+    _like_plain = cls
+
+
+cdef inline bint _is_plain(Sockets sockets, sock):
+    return type(sock) is sockets._plain or (type(sock) is _like_plain and sockets._plain is _socket_class)
 
 
 cdef class Sockets:
@@ -75,13 +87,13 @@ cdef class Sockets:
         self._plain = _plain
 
     cpdef int fd(self, sock) except? -2:
-        if type(sock) is self._plain:
+        if _is_plain(self, sock):
             return (<PySocketSockObject *><void *>sock).sock_fd
         return sock.fileno()
 
     cpdef timeout(self, sock):
         cdef long long nanoseconds
-        if type(sock) is self._plain:
+        if _is_plain(self, sock):
             nanoseconds = (<PySocketSockObject *><void *>sock).sock_timeout
             return None if nanoseconds < 0 else nanoseconds * 1e-9
         return sock.gettimeout()

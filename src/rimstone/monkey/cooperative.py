@@ -9,6 +9,7 @@ and other sockets that the code opens are the standard library's own until the p
 
 import socket
 
+from rimstone.iomodel import _entry
 from rimstone.monkey import _socket, _stream, is_patched
 
 __all__ = ["CooperativeSocket", "socket_class"]
@@ -30,6 +31,7 @@ def _equip() -> None:
 
 
 _equip()
+_entry.trust(CooperativeSocket)
 
 
 def socket_class() -> type[socket.socket]:
