@@ -1,5 +1,6 @@
 """Lock and RLock between tasks, threads, and both."""
 
+import itertools
 import threading
 import time
 
@@ -216,6 +217,53 @@ def test_taking_back_is_shielded_from_kills(make):
     task.join()
     assert after == [True]
     assert isinstance(task.value, TaskExit)
+
+
+@pytest.mark.parametrize("make", [Lock, RLock])
+@pytest.mark.parametrize("order", list(itertools.permutations(["kill", "inner", "outer"])))
+@pytest.mark.parametrize("last_with_the_lock", [False, True])
+def test_two_timeouts_and_a_kill_while_it_is_taken_back(make, order, last_with_the_lock):
+    """In any order, none displaces another, or one that comes together with the lock."""
+    lock, seen = make(), []
+    inner, outer = Timeout(100), Timeout(100)
+
+    class Kill(Exception):
+        pass
+
+    def work():
+        lock.acquire()
+        saved = lock._release_save()
+        sleep(0)
+        with outer, inner:
+            lock._acquire_restore(saved)
+            lock.release()
+            for _ in order:
+                try:
+                    sleep(100)
+                except Timeout as error:
+                    seen.append("inner" if error is inner else "outer")
+                except Kill:
+                    seen.append("kill")
+
+    task = spawn(work)
+    sleep(0)
+    lock.acquire()
+    sleep(0)
+    sleep(0)
+    assert task.state == "parked"
+    for number, strike in enumerate(order):
+        if number == 2 and last_with_the_lock:
+            lock.release()
+        if strike == "kill":
+            task.kill(Kill, block=False)
+        else:
+            (inner if strike == "inner" else outer)._strike()
+        if lock.locked():
+            sleep(0)
+    if not last_with_the_lock:
+        lock.release()
+    task.join(20)
+    assert sorted(seen) == ["inner", "kill", "outer"]
 
 
 def test_after_fork_it_is_free():
