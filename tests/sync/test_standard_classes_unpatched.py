@@ -493,6 +493,30 @@ def test_a_putter_that_goes_leaves_its_room_to_the_next(kind, how):
     second.task.kill()
 
 
+@pytest.mark.parametrize("how", ["kill", "timeout"])
+@pytest.mark.parametrize("make", [sync.Semaphore, sync.BoundedSemaphore])
+def test_a_strike_while_the_permit_is_given_back_loses_it_not(make, how):
+    semaphore, gate = make(1), sync.Event()
+
+    def work():
+        with semaphore:
+            gate.wait()
+
+    first = Struck(work)
+    sleep(0)
+    semaphore._cond.acquire()  # as another thread does for a moment, whenever it takes or gives
+    gate.set()
+    sleep(0)
+    sleep(0)
+    assert first.task.state == "parked"
+    first.end(how)
+    sleep(0.001)
+    semaphore._cond.release()
+    wait_until(first.task.ready)
+    assert first.ended == how
+    assert semaphore.acquire(blocking=False)
+
+
 def test_a_killed_party_breaks_no_lock_of_the_barrier():
     barrier = sync.Barrier(3)
     first = Struck(barrier.wait)

@@ -183,6 +183,38 @@ def test_two_getters_and_a_kill_of_the_notified_one(when, kind):
 
 
 @in_patched_process()
+@pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore"])
+def test_a_kill_while_the_permit_is_given_back_loses_it_not(kind):
+    import threading
+
+    from rimstone import sleep, spawn, sync
+
+    semaphore, gate = getattr(threading, kind)(1), threading.Event()
+
+    def work():
+        with semaphore:
+            gate.wait()
+
+    task = spawn(work)
+    sleep(0)
+    semaphore._cond.acquire()  # as another thread does for a moment, whenever it takes or gives
+    gate.set()
+    sleep(0)
+    sleep(0)
+    assert task.state == "parked"
+    task.kill(block=False)
+    sleep(0.001)
+    semaphore._cond.release()
+    task.join(20)
+    assert task.ready()
+    assert semaphore.acquire(blocking=False)
+    own = getattr(sync, kind)(2)  # made of the original's functions, where those have been replaced too
+    with own, own:
+        assert own._value == 0
+        assert type(own._cond) is sync.Condition
+
+
+@in_patched_process()
 def test_locks_of_other_modules():
     import concurrent.futures
     import logging

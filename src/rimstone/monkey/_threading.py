@@ -1,10 +1,12 @@
 """threading.Lock, RLock and local, queue.SimpleQueue and Thread.join: the leaves that the others stand on.
 
 Condition, Event, Semaphore, Barrier and the other queues are Python code over these. Threads stay threads; joining one
-waits in C, so `Thread.join` is replaced in place, on its class.
+waits in C, so `Thread.join` is replaced in place, on its class. So is `Semaphore.__init__`, for the sake of the lock it
+makes: a task that is killed while it leaves `with semaphore:` must not keep its permit.
 `_thread.allocate_lock` is left alone: the import system takes its locks there.
 """
 
+import functools
 import queue
 import threading
 
@@ -12,6 +14,7 @@ from rimstone import clock
 from rimstone.hub import current_hub, local
 from rimstone.hub.offload import offload
 from rimstone.sync import Lock, NotifyLock, RLock, SimpleQueue
+from rimstone.sync.lock import ShieldedLock
 
 __all__ = ["patch"]
 
@@ -44,10 +47,21 @@ def join(self: threading.Thread, timeout: float | None = None) -> None:
     return _original_join(self, 0)  # 3.13 has something left to do for a thread that has just ended
 
 
+_original_semaphore_init = threading.Semaphore.__init__
+
+
+@functools.wraps(_original_semaphore_init)
+def init_semaphore(self: threading.Semaphore, value: int = 1) -> None:
+    """Give it a lock of ours whose taking is shielded."""
+    _original_semaphore_init(self, value)
+    self._cond = threading.Condition(ShieldedLock())  # type: ignore[attr-defined, arg-type]
+
+
 def patch() -> None:
     threading.Lock = Lock  # type: ignore[assignment]
     threading.RLock = RLock  # type: ignore[assignment]
     threading._allocate_lock = NotifyLock  # type: ignore[attr-defined]  # Condition.wait parks on one of these
     threading.local = local  # type: ignore[assignment]
     threading.Thread.join = join  # type: ignore[method-assign]
+    threading.Semaphore.__init__ = init_semaphore  # type: ignore[method-assign]
     queue.SimpleQueue = SimpleQueue  # type: ignore[assignment, misc]

@@ -33,7 +33,7 @@ from rimstone.hub import Waiter, current_task, waiter
 from rimstone.hub.scheduler import append_context
 from rimstone.hub.timeout import interrupts_of
 
-__all__ = ["Lock", "NotifyLock", "acquire_shielded", "check_timeout"]
+__all__ = ["Lock", "NotifyLock", "ShieldedLock", "acquire_shielded", "check_timeout"]
 
 
 class Lock:
@@ -214,6 +214,24 @@ class NotifyLock(Lock):
             except RuntimeError:
                 pass  # notified a moment ago: by now nobody relies on it any more
             raise
+
+
+class ShieldedLock(Lock):
+    """The lock inside a semaphore: entering it is not cut short by a kill or a Timeout.
+
+    Leaving `with semaphore:` takes this lock, and raising there would lose the permit for good. It is held for some
+    steps at a time and never through a wait, so what is thrown comes a moment later: where the task waits next.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> bool:
+        if self._native.acquire(False):
+            return True
+        if current_task() is None:  # a thread is neither killed nor timed out; Ctrl-C is raised at once, as ever
+            return self._acquire_slowly(None)
+        acquire_shielded(self)
+        return True
 
 
 def acquire_shielded(lock: Lock) -> None:

@@ -27,7 +27,7 @@ import threading
 from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rimstone.sync.lock import Lock, NotifyLock
+from rimstone.sync.lock import Lock, NotifyLock, ShieldedLock
 from rimstone.sync.rlock import RLock
 
 __all__ = [
@@ -73,7 +73,8 @@ def _copy_class(original: type, namespace: dict[str, Any]) -> type:
         "__module__": "rimstone.sync",  # where pickle finds it
         "__qualname__": original.__qualname__,
     }
-    for name, member in vars(original).items():
+    for name, found in vars(original).items():
+        member = getattr(found, "__wrapped__", found)  # where `monkey` has replaced one, its original
         if isinstance(member, FunctionType):
             members[name] = _copy_function(member, namespace, own_class)
     copy = type(original)(original.__name__, (*bases, original), members)
@@ -111,14 +112,13 @@ if TYPE_CHECKING:  # what they are to callers
 
 else:
     _threading = _rebind(
-        threading,
-        ["Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"],
-        {"Lock": Lock, "RLock": RLock, "_allocate_lock": NotifyLock},
+        threading, ["Condition", "Event", "Barrier"], {"Lock": Lock, "RLock": RLock, "_allocate_lock": NotifyLock}
     )
+    _semaphores = _rebind(_threading, ["Semaphore", "BoundedSemaphore"], {"Lock": ShieldedLock})
     _queue = _rebind(queue, ["Queue", "PriorityQueue", "LifoQueue"], {"threading": _threading})
 
     Barrier = _threading.Barrier
-    BoundedSemaphore = _threading.BoundedSemaphore
+    BoundedSemaphore = _semaphores.BoundedSemaphore
     BrokenBarrierError = threading.BrokenBarrierError
     Condition = _threading.Condition
     Empty = queue.Empty
@@ -127,6 +127,6 @@ else:
     LifoQueue = _queue.LifoQueue
     PriorityQueue = _queue.PriorityQueue
     Queue = _queue.Queue
-    Semaphore = _threading.Semaphore
+    Semaphore = _semaphores.Semaphore
     if sys.version_info >= (3, 13):
         ShutDown = queue.ShutDown
