@@ -16,6 +16,7 @@ from rimstone.cli import doctor as _doctor
 from rimstone.cli import map as _map
 from rimstone.cli import run as _run
 from rimstone.cli import serve as _serve
+from rimstone.cli import tour as _tour
 from rimstone.cli.problem import Problem
 
 __all__ = ["run_command_line"]
@@ -46,6 +47,7 @@ _app = typer.Typer(
 _app.command("map")(_map.map_command)
 _app.command("run", context_settings=_run.CONTEXT_SETTINGS)(_run.run_command)
 _app.command("serve")(_serve.serve_command)
+_app.command("tour")(_tour.tour_command)
 _app.command("doctor")(_doctor.doctor_command)
 
 
