@@ -38,17 +38,17 @@ def _or_dash(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def replaced(text: str, block: str) -> str:
-    """*text* with *block* between the two markers.
+def replaced(text: str, block: str, start: str = START) -> str:
+    """*text* with *block* between the two markers, *start* and `END`.
 
     Raises:
         ValueError: a marker is missing, or stands there more than once.
     """
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(f"there must be one {START} and, below it, one {END}")
-    before, _, rest = text.partition(START)
+    if text.count(start) != 1 or text.count(END) != 1 or text.index(start) > text.index(END):
+        raise ValueError(f"there must be one {start} and, below it, one {END}")
+    before, _, rest = text.partition(start)
     _, _, after = rest.partition(END)
-    return f"{before}{START}\n{block}\n{END}{after}"
+    return f"{before}{start}\n{block}\n{END}{after}"
 
 
 def main(arguments: list[str]) -> int:

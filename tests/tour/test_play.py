@@ -1,7 +1,6 @@
 """A lesson is run in a process of its own: what is shown of it, how it fails, and that nothing is left of it."""
 
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -119,4 +118,3 @@ def test_it_can_be_played_from_any_thread(lesson: Lesson) -> None:
     thread.start()
     thread.join()
     assert shown == ["here"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
