@@ -3,11 +3,13 @@
 For wheels, which cibuildwheel tries on each system, and for whoever wants to know whether an install is good.
 """
 
+import os
 import socket
 import sys
 
 import rimstone
 from rimstone._core import core, why_pure
+from rimstone.tour import CHAPTERS
 
 expected = sys.argv[1] if len(sys.argv) > 1 else core()
 if core() != expected:
@@ -22,4 +24,5 @@ with near, far:
     upper.join()
 with rimstone.ThreadPoolExecutor() as pool:
     assert list(pool.map(abs, range(-3, 0))) == [3, 2, 1]
+assert all(os.path.exists(lesson.path) for chapter in CHAPTERS for lesson in chapter.lessons)
 print(f"rimstone works on Python {sys.version.split()[0]} with the {core()} core")
