@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 IS_BUILT = bool(glob.glob(str(ROOT / f"src/rimstone/**/*{SUFFIX}"), recursive=True))
-TWINS = sorted(ROOT.glob("src/rimstone/**/*.pyx"))
+IN_C = sorted(ROOT.glob("src/rimstone/**/*.pyx"))
+TWINS = [source for source in IN_C if source.with_suffix(".py").exists()]
 
 needs_compiled = pytest.mark.skipif(not IS_BUILT, reason="no compiled core was built for this Python")
 
@@ -34,6 +35,11 @@ def listed() -> list[str]:
 
 def module_of(source: str) -> str:
     return os.path.splitext(source)[0].removeprefix("src/").replace("/", ".")
+
+
+def only_in_c() -> list[str]:
+    """Modules of the compiled core that have no twin in Python: what stands on them is not there in the pure one."""
+    return [module_of(str(source.relative_to(ROOT))) for source in IN_C if source not in TWINS]
 
 
 def run(pure: bool, *arguments: str) -> str:
@@ -54,7 +60,8 @@ import importlib, json, sys
 from rimstone._core import core, why_pure
 
 for name in {[module_of(source) for source in listed()]}:
-    importlib.import_module(name)
+    if core() == "compiled" or name not in {only_in_c()}:
+        importlib.import_module(name)
 files = {{name: module.__file__ for name, module in sys.modules.items() if name.startswith("rimstone.")}}
 print(json.dumps([core(), why_pure(), files]))
 """
@@ -65,6 +72,15 @@ def test_pure_runs_nothing_but_sources() -> None:
     assert core == "pure"
     assert why_pure == "RIMSTONE_PURE=1 asks for it"
     assert [file for file in files.values() if not file.endswith(".py")] == []
+
+
+def test_what_exists_in_c_only_is_no_module_of_the_pure_core() -> None:
+    for name in only_in_c():
+        code = f"import rimstone\ntry:\n    import {name}\nexcept ModuleNotFoundError as error:\n    print(error)"
+        assert run(True, "-c", code) in {
+            f"{name} exists in the compiled core only\n",
+            f"No module named '{name}'\n",  # nothing has been compiled
+        }
 
 
 @needs_compiled
@@ -101,7 +117,7 @@ def public(names):
     return sorted(name for name in names if not name.startswith("_"))
 
 described = {{}}
-for name in {[module_of(source) for source in listed()]}:
+for name in {[name for source in listed() if (name := module_of(source)) not in only_in_c()]}:
     module = importlib.import_module(name)
     here = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == name]
     exported = getattr(module, "__all__", public(here))
@@ -142,7 +158,7 @@ def test_what_setup_lists_exists() -> None:
 
 def test_twins_and_headers_belong_to_the_core() -> None:
     sources = set(listed())
-    assert {str(twin.relative_to(ROOT)) for twin in TWINS} <= sources
+    assert {str(source.relative_to(ROOT)) for source in IN_C} <= sources
     stems = {os.path.splitext(source)[0] for source in sources}
     headers = {os.path.splitext(header.relative_to(ROOT))[0] for header in ROOT.glob("src/rimstone/**/*.pxd")}
     assert headers <= stems

@@ -25,7 +25,10 @@ class _SourceFinder:
         if spec is None or spec.origin is None or not spec.origin.endswith(tuple(EXTENSION_SUFFIXES)):
             return spec
         folder, file = os.path.split(spec.origin)
-        return spec_from_file_location(name, os.path.join(folder, file.partition(".")[0] + ".py"))
+        source = os.path.join(folder, file.partition(".")[0] + ".py")
+        if not os.path.exists(source):  # to return None would mean: the next finder may have it
+            raise ModuleNotFoundError(f"{name} exists in the compiled core only", name=name)
+        return spec_from_file_location(name, source)
 
 
 def choose_core() -> None:
