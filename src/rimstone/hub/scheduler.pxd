@@ -32,8 +32,9 @@ cdef class Hub(Scheduler):
     cpdef int wait(self, bint ready=*) except -1
     @cython.locals(task=TaskCore)
     cpdef reschedule(self)
-    @cython.locals(task=TaskCore)
     cpdef give_way(self)
+    @cython.locals(task=TaskCore)
+    cpdef bint may_wait(self) except -1
     @cython.locals(parked=TaskCore)
     cpdef make_ready(self, task, int reason)
     @cython.locals(parked=TaskCore)

@@ -194,9 +194,12 @@ class Hub(Scheduler):
 
     def give_way(self) -> None:
         self.budget = _BUDGET
-        task: TaskCore = self.current
-        if not (self._scheduling or task.parked or (self._barred and guard.place())):
+        if self.may_wait():
             self.reschedule()
+
+    def may_wait(self) -> bool:
+        task: TaskCore = self.current
+        return not (self._scheduling or task.parked or (self._barred and guard.place()))
 
     def make_ready(self, task: Any, reason: int) -> None:
         """End the present park of *task*; without effect if it is not parked."""

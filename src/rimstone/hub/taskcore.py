@@ -178,6 +178,8 @@ class TaskCore(Waiting):
         """
         if not self._done:
             self.pending = error
+            if self.parked:
+                self.hub.io.cancel(self)
             self.hub.make_ready(self, KILLED)
             self.hub.wake_if_blocked()
 

@@ -15,6 +15,7 @@ cdef class Scheduler:
     cpdef int wait(self, bint ready=*) except -1
     cpdef reschedule(self)
     cpdef give_way(self)
+    cpdef bint may_wait(self) except -1
     cpdef make_ready(self, task, int reason)
     cpdef happened(self, task, waiting)
 
@@ -27,9 +28,12 @@ cdef class IOModel:
     cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
     cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
     cpdef send(self, sock, data, int flags, timeout)
+    cpdef Py_ssize_t begin_send(self, sock, data, int flags, timeout) except -2
+    cpdef Py_ssize_t end_send(self, sock, data, int flags, int reason) except -2
     cpdef sendall(self, sock, data, int flags, timeout)
     cpdef accept(self, sock, timeout)
     cpdef connect(self, sock, address, timeout)
     cpdef poll(self, timeout)
     cpdef waits(self)
+    cpdef cancel(self, task)
     cpdef wake(self)

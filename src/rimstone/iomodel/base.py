@@ -95,6 +95,10 @@ class Scheduler:
         """The task has used up its `budget`: reschedule it, if it may wait where it is now."""
         raise NotImplementedError
 
+    def may_wait(self) -> bool:
+        """False where a wait is refused: in a signal handler that interrupted the scheduler, in a finalizer."""
+        raise NotImplementedError
+
     def make_ready(self, task: Any, reason: int) -> None:
         """Let *task* run again; without effect on a task that is not parked."""
         raise NotImplementedError
@@ -155,6 +159,14 @@ class IOModel:
         """Send *data*: all of it when *timeout* is None, as a blocking socket does, else what there is room for."""
         raise NotImplementedError
 
+    def begin_send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
+        """The first half of `send`, as `begin_recv` is of `recv`; -1 if the current task must wait."""
+        return self.send(sock, data, flags, timeout)
+
+    def end_send(self, sock: Any, data: Buffer, flags: int, reason: int) -> int:
+        """The second half: *reason* is why the wait ended."""
+        raise NotImplementedError
+
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
         """Send all of *data*; *timeout* covers the whole of it, as in `socket.sendall`."""
         raise NotImplementedError
@@ -185,6 +197,12 @@ class IOModel:
     def wait_socket(self, sock: Any, events: int, deadline: float | None = None) -> bool:
         """Like `wait`, for a caller that has just seen EAGAIN on *sock*; may be edge-triggered, hence cheaper."""
         raise NotImplementedError
+
+    def cancel(self, task: Any) -> None:
+        """*task* is going to be thrown out of its wait: nothing more may be taken from a descriptor in its name.
+
+        Only a model that acts for its tasks while they wait has anything to do; here is nothing.
+        """
 
     def forget(self, fd: int, detached: Any = None) -> None:
         """The descriptor is about to be closed by its owner: wake who waits for it; they see EBADF.
