@@ -48,10 +48,17 @@ def send(self: Any, data: Any, flags: int = 0, /) -> int:
     hub: scheduler.Hub | None = _here.get()
     if hub is None:
         return _Raw.send(self, data, flags)
-    timeout = _sockets.timeout(self)
+    sent = _begin_send(hub, self, data, flags)
+    while sent < 0:
+        sent = hub.io.end_send(self, data, flags, hub.wait())
+    return sent
+
+
+def _begin_send(hub: scheduler.Hub, sock: Any, data: Any, flags: int) -> int:
+    timeout = _sockets.timeout(sock)
     if timeout is not None and timeout == 0:
-        return _Raw.send(self, data, flags)
-    return hub.io.send(self, data, flags, timeout)
+        return _Raw.send(sock, data, flags)
+    return hub.io.begin_send(sock, data, flags, timeout)
 
 
 def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
