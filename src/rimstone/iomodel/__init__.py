@@ -12,10 +12,12 @@ from rimstone.iomodel.kqueue import KqueueModel
 from rimstone.iomodel.nonblocking import NonblockingModel
 from rimstone.iomodel.poll import PollModel
 from rimstone.iomodel.select import SelectModel
+from rimstone.iomodel.uring import UringModel
 
 __all__ = ["IOModel", "available", "choose"]
 
-_MODELS: tuple[type[IOModel], ...] = (EpollModel, KqueueModel, PollModel, SelectModel, NonblockingModel)  # best first
+# Best first.
+_MODELS: tuple[type[IOModel], ...] = (EpollModel, UringModel, KqueueModel, PollModel, SelectModel, NonblockingModel)
 
 
 def available() -> dict[str, str | None]:

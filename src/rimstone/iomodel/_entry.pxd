@@ -12,6 +12,7 @@ cdef class Sockets:
 @cython.final
 cdef class SocketEntry:
     cdef readonly int fd
+    cdef readonly bint stream
     cdef readonly object owner
     cdef void *_address
     cdef object _view

@@ -39,13 +39,14 @@ class SocketEntry:
         closed: True once the descriptor is not to be used any more.
         reader, writer: The task that waits, a list of tasks where several do, or None.
         armed: True once the model has a lasting registration for the descriptor (epoll only).
+        stream: True for a stream, whatever its family.
         plain_tcp: True for a TCP stream whose events have never told of anything but data and room.
         dry: True after a read that left nothing behind, until the next event: reading again would be in vain.
     """
 
     __slots__ = (
         *("_recv", "_recv_into", "_send"),
-        *("armed", "closed", "dry", "fd", "owner", "plain_tcp", "reader", "view", "writer"),
+        *("armed", "closed", "dry", "fd", "owner", "plain_tcp", "reader", "stream", "view", "writer"),
     )
 
     def __init__(self, sock: Any, fd: int, collected: Callable[[Any], None]) -> None:
@@ -57,9 +58,8 @@ class SocketEntry:
         self.reader: Any = None
         self.writer: Any = None
         self.armed = False
-        self.plain_tcp = (
-            sock.type == _socket.SOCK_STREAM and sock.family in _INTERNET and sock.proto in {0, _socket.IPPROTO_TCP}
-        )
+        self.stream: bool = sock.type == _socket.SOCK_STREAM
+        self.plain_tcp = self.stream and sock.family in _INTERNET and sock.proto in {0, _socket.IPPROTO_TCP}
         self.dry = False
         self._recv = view.recv
         self._recv_into = view.recv_into

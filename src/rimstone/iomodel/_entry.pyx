@@ -118,8 +118,9 @@ cdef class SocketEntry:
         self.owner = weakref.ref(sock, collected)
         self._address = <void *>sock
         self._view = None
+        self.stream = sock.type == _socket.SOCK_STREAM
         self.plain_tcp = (
-            sock.type == _socket.SOCK_STREAM and sock.family in _INTERNET and sock.proto in (0, _socket.IPPROTO_TCP)
+            self.stream and sock.family in _INTERNET and sock.proto in (0, _socket.IPPROTO_TCP)
         )
 
     @property

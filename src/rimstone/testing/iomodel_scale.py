@@ -116,6 +116,9 @@ class ScaleContract(IOModelSuite):
             until_parked(task)
             with no_free_descriptors():
                 client.connect(listener.getsockname())
+                if self.acts_while_waiting:
+                    os.close(task.get()[0])
+                    return
                 with pytest.raises(OSError) as caught:
                     task.get()
                 assert caught.value.errno == errno.EMFILE

@@ -81,9 +81,15 @@ def no_free_descriptors() -> Iterator[None]:
 
 
 class IOModelSuite:
-    """Derive from it, and set `model`."""
+    """Derive from it, and set `model`.
+
+    Attributes:
+        acts_while_waiting: The model hands an operation over while its task waits, as if a plain thread blocked in it:
+            a receive passes over urgent data, and an accept is under the descriptor limit of when it was asked for.
+    """
 
     model: ClassVar[type[IOModel]]
+    acts_while_waiting: ClassVar[bool] = False
 
     @pytest.fixture
     def hub(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:

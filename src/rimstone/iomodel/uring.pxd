@@ -1,0 +1,65 @@
+cimport cython
+from rimstone.iomodel._entry cimport SocketEntry
+from rimstone.iomodel._readiness cimport ReadinessModel
+from rimstone.iomodel._ring cimport Operation, Ring
+from rimstone.iomodel.base cimport Scheduler, Waiting
+
+cdef int READ, WRITE, IO, KILLED, TIMEOUT, MSG_DONTWAIT, MSG_WAITALL
+cdef Py_ssize_t _CROWD
+
+
+cdef class UringModel(ReadinessModel):
+    cdef Ring _ring
+    cdef public object _wakeup
+
+    cdef _begin(self, Operation operation, SocketEntry entry, int direction, double until)
+    @cython.locals(waits=Waiting)
+    cdef _prepare(self, Operation operation, double until)
+    @cython.locals(entry=SocketEntry)
+    cdef int _ended(self, Operation operation, sock, int direction, int reason) except? -1
+    cdef int _await(self, Operation operation, SocketEntry entry, sock, int direction, double until) except? -1
+    @cython.locals(operation=Operation)
+    cdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
+    @cython.locals(operation=Operation, reason=int)
+    cpdef wait(self, int fd, int events, deadline=*)
+    cpdef _disarm(self, SocketEntry entry)
+    cdef _wake(self, SocketEntry entry, waiting)
+    cdef _wake_by_number(self, dict waiting, Py_ssize_t fd)
+    cpdef cancel(self, task)
+    @cython.locals(waits=Waiting)
+    cdef _withdraw(self, task, int fd)
+    cpdef waits(self)
+    @cython.locals(ring=Ring)
+    cpdef poll(self, timeout)
+    cpdef wake(self)
+    cdef bint _shares(self) except -1
+    @cython.locals(entry=SocketEntry)
+    cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
+    @cython.locals(task=Waiting, operation=Operation, entry=SocketEntry)
+    cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
+    @cython.locals(operation=Operation, by_ring=bint, data=bytes)
+    cdef _next_recv(
+        self, SocketEntry entry, sock, Py_ssize_t size_bytes, int flags, timeout, double until, bint shares
+    )
+    @cython.locals(
+        entry=SocketEntry, operation=Operation, shares=bint, count=Py_ssize_t, room=Py_ssize_t, until=double
+    )
+    cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
+    @cython.locals(sent=Py_ssize_t)
+    cpdef send(self, sock, data, int flags, timeout)
+    @cython.locals(entry=SocketEntry, sent=Py_ssize_t, until=double)
+    cpdef Py_ssize_t begin_send(self, sock, data, int flags, timeout) except -2
+    @cython.locals(task=Waiting, operation=Operation, sent=Py_ssize_t)
+    cpdef Py_ssize_t end_send(self, sock, data, int flags, int reason) except -2
+    @cython.locals(operation=Operation)
+    cdef Py_ssize_t _next_send(
+        self, SocketEntry entry, sock, data, Py_ssize_t start, int flags, bint whole, double until
+    ) except -2
+    @cython.locals(entry=SocketEntry, operation=Operation, sent=Py_ssize_t, size=Py_ssize_t, until=double)
+    cpdef sendall(self, sock, data, int flags, timeout)
+    @cython.locals(entry=SocketEntry, operation=Operation, until=double)
+    cpdef accept(self, sock, timeout)
+
+
+cdef Py_ssize_t _size(data) except -1
+cdef Py_ssize_t _room(buffer, Py_ssize_t size_bytes) except -1

@@ -1,0 +1,369 @@
+"""io_uring(7): operations are handed to the kernel and come back done. Linux 6.1, compiled core. Read `_readiness.py`.
+
+What the kernel does, and what follows
+--------------------------------------
+* A request is written into a ring in memory; one `io_uring_enter` a turn of the hub submits what all tasks have asked
+  for, and brings what is done. With five hundred connections that is a few system calls for hundreds of messages,
+  where epoll needs two for each. It pays by the crowd: the fewer tasks were made ready in the last turn, the less there
+  is to share, and a task that is (nearly) alone makes its own system call at once, as under epoll.
+* A receive is submitted when the last one left nothing behind; the kernel is told to wait first then, instead of
+  trying in vain. That is only a hint: it looks again before it waits, so no data is overlooked if the hint is wrong.
+  Data comes in a buffer that the kernel picks when there is some. Where it has none left (ENOBUFS), the task receives
+  by itself.
+* Only streams are received so: the buffers are too small for some datagrams. What else waits (datagrams, sendmsg,
+  MSG_PEEK, connect, a raw descriptor) tries first and then waits by IORING_OP_POLL_ADD, which looks at once whether the
+  descriptor is ready: level-triggered, one shot, one request for each task that waits.
+* A request holds the *file*, not the number: closing a socket while a receive is pending would leave it open, and its
+  peer waiting. So `forget` comes back only when all that waits for the descriptor has been cancelled. (A plain thread
+  that closes it behind our back does leave it open, until somebody here uses the number again.)
+* A receive that succeeds takes the data from the socket, whether or not its task still wants them. The kernel does it
+  only within our own `io_uring_enter` (IORING_SETUP_DEFER_TASKRUN; hence Linux 6.1), so it is enough to submit the
+  cancellation first: of a task that is killed, `cancel` is told at once; one whose time is up runs before the next
+  call. When the answer was there before, it is what the operation returns, and the kill strikes at the next park.
+* The data of a send stay where they are until it is done, killed or not: the task leaves only after the kernel has.
+* Multishot requests would go on taking data (or connections) that nobody asked for: invisible to select, MSG_PEEK,
+  another process. None is used on sockets that others can reach.
+"""
+
+import _socket
+import errno
+import os
+from typing import Any
+
+from rimstone.clock import monotonic
+from rimstone.iomodel import _entry
+from rimstone.iomodel._readiness import ReadinessModel, _both, _gathers
+from rimstone.iomodel._wakeup import Wakeup
+from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, Scheduler, Waiting
+
+try:
+    from rimstone.iomodel import _ring
+except ImportError:  # the pure core: there is no twin of it in Python
+    _ring = None  # type: ignore[assignment]
+
+__all__ = ["UringModel"]
+
+MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
+MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
+_CROWD = 4  # so many operations done in one turn make it worth while to share the next system call
+_AGAIN = frozenset({-errno.ECANCELED, -errno.ENOBUFS, -errno.EINTR})
+_FAMILIES = frozenset({_socket.AF_INET, _socket.AF_INET6, getattr(_socket, "AF_UNIX", None)})  # whose addresses we read
+
+
+class UringModel(ReadinessModel):
+    """Fewer system calls for many connections."""
+
+    name = "uring"
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__(scheduler)
+        self._ring: _ring.Ring = _ring.Ring(scheduler)
+        self._wakeup = Wakeup()
+        self._ring.watch_wakeup(self._wakeup.fd)
+
+    @classmethod
+    def why_unavailable(cls) -> str | None:
+        return "it needs the compiled core; see 'rimstone doctor'" if _ring is None else _ring.why_unavailable()
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def _begin(self, operation: "_ring.Operation", entry: _entry.SocketEntry, direction: int, until: float) -> None:
+        """The current task is about to `wait` for *operation*, and hands what that returns to `_ended`."""
+        self._prepare(operation, until)
+        operation.entry = entry
+        task = self.scheduler.current
+        if self._is_displaced(entry):
+            self._enlist(entry.fd, direction, task)
+        elif direction == READ:
+            entry.reader = task if entry.reader is None else _both(entry.reader, task)
+        else:
+            entry.writer = task if entry.writer is None else _both(entry.writer, task)
+
+    def _prepare(self, operation: "_ring.Operation", until: float) -> None:
+        if not self.scheduler.may_wait():
+            self._ring.withdraw(operation)
+            self.scheduler.wait()  # raises
+        waits: Waiting = self.scheduler.current
+        waits.waiting = operation
+        waits.until = until
+
+    def _ended(self, operation: "_ring.Operation", sock: Any, direction: int, reason: int) -> int:
+        """The wait after `_begin` has ended, for *reason*. Returns the operation's result, or one of `_AGAIN`.
+
+        Raises:
+            TimeoutError: its time was up.
+            OSError: the operation failed, or the socket was closed meanwhile.
+            BaseException: what was thrown into the task. Not if the operation is done and has taken something, which
+                must not be lost: it strikes at the next wait then.
+        """
+        entry: _entry.SocketEntry = operation.entry
+        task = self.scheduler.current
+        if entry.reader is task:
+            entry.reader = None
+        elif entry.writer is task:
+            entry.writer = None
+        else:
+            self._leave(entry, task)
+        if not operation.done:
+            self._ring.withdraw(operation)
+        operation.release()
+        if reason == KILLED and not operation.has_taken():
+            task.raise_pending()
+        if reason == TIMEOUT and operation.result == -errno.ECANCELED:
+            raise TimeoutError("timed out")
+        if direction == WRITE and operation.result >= 0:
+            return operation.result
+        if entry.closed or self._sockets.fd(sock) != entry.fd or self._is_displaced(entry):
+            self._come_back(entry, sock)
+        if operation.result < 0 and operation.result not in _AGAIN:
+            raise OSError(-operation.result, os.strerror(-operation.result))
+        return operation.result
+
+    def _await(
+        self, operation: "_ring.Operation", entry: _entry.SocketEntry, sock: Any, direction: int, until: float
+    ) -> int:
+        """Both, and the wait between them, for the operations that need not be shallow."""
+        if operation.done:
+            operation.entry = entry
+            return self._ended(operation, sock, direction, IO)
+        self._begin(operation, entry, direction, until)
+        return self._ended(operation, sock, direction, self.scheduler.wait())
+
+    def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
+        operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, direction)
+        try:
+            self._await(operation, entry, sock, direction, NEVER if deadline is None else deadline)
+        except TimeoutError:
+            return TIMEOUT
+        return IO
+
+    def _wait_both(self, entry: _entry.SocketEntry, sock: Any, deadline: float | None) -> bool:
+        if not self.wait(entry.fd, READ | WRITE, deadline):
+            return False
+        self._come_back(entry, sock)
+        return True
+
+    def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
+        task = self.scheduler.current
+        operation = self._ring.poll_add(task, None, fd, events)
+        try:
+            self._prepare(operation, NEVER if deadline is None else deadline)
+            self._enlist(fd, events, task)
+            reason = self.scheduler.wait()
+        finally:
+            self._delist(fd, task)
+            self._ring.withdraw(operation)
+        if reason == KILLED:
+            task.raise_pending()
+        if operation.result < 0 and operation.result not in _AGAIN:
+            raise OSError(-operation.result, os.strerror(-operation.result))
+        return reason != TIMEOUT or operation.result >= 0
+
+    def _disarm(self, entry: _entry.SocketEntry) -> None:
+        pass  # each wait is a request of its own
+
+    def _wake(self, entry: _entry.SocketEntry, waiting: Any) -> None:
+        for task in waiting if type(waiting) is list else [waiting]:
+            self._withdraw(task, entry.fd)
+
+    def _wake_by_number(self, waiting: dict[int, list[Any]], fd: int) -> None:
+        for task in waiting.pop(fd, ()):
+            self._withdraw(task, fd)
+
+    def _unwatch(self, fd: int, entry: "_entry.SocketEntry | None") -> None:
+        self._ring.settle()
+
+    def cancel(self, task: Any) -> None:
+        self._withdraw(task, -1)
+
+    def _withdraw(self, task: Any, fd: int) -> None:
+        """Before anything else is done for *task*; if it waits for *fd*, unless that is -1."""
+        waits: Waiting = task
+        if type(waits.waiting) is _ring.Operation and fd in {-1, waits.waiting.fd}:
+            self._ring.withdraw_soon(waits.waiting)
+
+    def waits(self) -> bool:
+        return self._ring.waiting > 0
+
+    # -- called by the scheduler -------------------------------------------------------------------------------
+
+    def poll(self, timeout: float | None) -> None:
+        ring = self._ring
+        if ring.woken:  # a signal handler cut short the last poll
+            timeout = 0
+        ring.poll(timeout)
+        if ring.woken:
+            self._wakeup.clear()
+            ring.watch_wakeup(self._wakeup.fd)
+
+    def wake(self) -> None:
+        self._wakeup.set()
+
+    def close(self) -> None:
+        super().close()
+        self._ring.close()
+        self._wakeup.close()
+
+    def __repr__(self) -> str:
+        return f"<UringModel, {self._state()}>"
+
+    # -- operations --------------------------------------------------------------------------------------------
+
+    def _shares(self) -> bool:
+        """Whether it is worth while to wait for a system call that is shared with others; and allowed."""
+        return self._ring.crowd >= _CROWD and self.scheduler.may_wait()
+
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
+        entry = self._entry_of(sock)
+        if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
+            return ReadinessModel.begin_recv(self, sock, size_bytes, flags, timeout)
+        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, timeout, NEVER, self._shares())
+
+    def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
+        task: Waiting = self.scheduler.current
+        operation: _ring.Operation = task.waiting
+        entry: _entry.SocketEntry = operation.entry
+        if self._ended(operation, sock, READ, reason) >= 0 and operation.is_recv():
+            entry.dry = not operation.more
+            return operation.data()
+        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, None, task.until, False)
+
+    def _next_recv(
+        self,
+        entry: _entry.SocketEntry,
+        sock: Any,
+        size_bytes: int,
+        flags: int,
+        timeout: float | None,
+        until: float,
+        shares: bool,
+    ) -> bytes | None:
+        """Try, unless it would be in vain or *shares*; then begin to wait, until *until* or so many seconds."""
+        by_ring = not flags and size_bytes > 0 and entry.stream
+        if not (by_ring and (entry.dry or shares)) or not self.scheduler.may_wait():
+            data = entry.try_recv(size_bytes, flags)
+            if data is not None:
+                entry.dry = by_ring and len(data) < size_bytes
+                return data
+            if flags & MSG_DONTWAIT:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            entry.dry = True
+        if timeout is not None:
+            until = monotonic() + timeout
+        if by_ring:
+            operation = self._ring.recv(self.scheduler.current, sock, entry.fd, size_bytes, entry.dry)
+        else:
+            operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, READ)
+        entry.dry = False
+        self._begin(operation, entry, READ, until)
+        return None
+
+    def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+        entry = self._entry_of(sock)
+        room = _room(buffer, size_bytes)
+        if flags or room <= 0 or not entry.stream:
+            return ReadinessModel.recv_into(self, sock, buffer, size_bytes, flags, timeout)
+        until = NEVER
+        shares = self._shares()
+        while True:
+            if not (entry.dry or shares):
+                count = entry.try_recv_into(buffer, size_bytes, 0)
+                if count >= 0:
+                    entry.dry = count < room
+                    return count
+                entry.dry = True
+            if timeout is not None and until == NEVER:
+                until = monotonic() + timeout
+            operation = self._ring.recv(self.scheduler.current, sock, entry.fd, room, entry.dry)
+            entry.dry = False
+            count = self._await(operation, entry, sock, READ, until)
+            if count >= 0:
+                entry.dry = not operation.more
+                with memoryview(buffer) as view, view.cast("B") as octets:
+                    octets[:count] = operation.data()
+                return count
+            shares = False
+
+    def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
+        sent = self.begin_send(sock, data, flags, timeout)
+        while sent < 0:
+            sent = self.end_send(sock, data, flags, self.scheduler.wait())
+        return sent
+
+    def begin_send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
+        entry = self._entry_of(sock)
+        if flags & MSG_DONTWAIT or not entry.stream:
+            return ReadinessModel.send(self, sock, data, flags, timeout)
+        sent = -1 if self._shares() else entry.try_send(data, flags)
+        if sent >= 0 and (timeout is not None or sent >= _size(data)):
+            return sent
+        until = NEVER if timeout is None else monotonic() + timeout
+        return self._next_send(entry, sock, data, max(0, sent), flags, timeout is None, until)
+
+    def end_send(self, sock: Any, data: Buffer, flags: int, reason: int) -> int:
+        """A blocking socket takes everything. An error after some of it was taken is the next call's, as in C."""
+        task: Waiting = self.scheduler.current
+        operation: _ring.Operation = task.waiting
+        sent = operation.start
+        try:
+            sent += max(0, self._ended(operation, sock, WRITE, reason))
+        except OSError:
+            if sent:
+                return sent
+            raise
+        if operation.result >= 0 and (sent >= _size(data) or not operation.whole):
+            return sent
+        return self._next_send(operation.entry, sock, data, sent, flags, operation.whole, task.until)
+
+    def _next_send(
+        self, entry: _entry.SocketEntry, sock: Any, data: Buffer, start: int, flags: int, whole: bool, until: float
+    ) -> int:
+        operation = self._ring.send(self.scheduler.current, sock, entry.fd, data, start, flags, whole)
+        self._begin(operation, entry, WRITE, until)
+        return -1
+
+    def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
+        entry = self._entry_of(sock)
+        if not entry.stream:
+            ReadinessModel.sendall(self, sock, data, flags, timeout)
+            return
+        flags &= ~MSG_DONTWAIT
+        sent = -1 if self._shares() else entry.try_send(data, flags)
+        size = _size(data)
+        if sent == size:
+            return
+        sent = max(0, sent)
+        until = NEVER if timeout is None else monotonic() + timeout
+        while True:
+            operation = self._ring.send(self.scheduler.current, sock, entry.fd, data, sent, flags, True)
+            sent += max(0, self._await(operation, entry, sock, WRITE, until))
+            if operation.result >= 0 and sent >= size:
+                return
+            if until <= monotonic():
+                raise TimeoutError("timed out")
+
+    def accept(self, sock: Any, timeout: float | None) -> tuple[int, Any]:
+        entry = self._entry_of(sock)
+        if sock.family not in _FAMILIES:
+            return ReadinessModel.accept(self, sock, timeout)
+        until = NEVER if timeout is None else monotonic() + timeout
+        while True:
+            operation = self._ring.accept(self.scheduler.current, sock, entry.fd)
+            if not self._shares():
+                self._ring.submit()
+            if self._await(operation, entry, sock, READ, until) >= 0:
+                return operation.connection()
+
+
+def _size(data: Buffer) -> int:
+    """In bytes."""
+    if type(data) is bytes:
+        return len(data)
+    with memoryview(data) as view:
+        return view.nbytes
+
+
+def _room(buffer: Buffer, size_bytes: int) -> int:
+    """How much to receive into *buffer*; 0 where the arguments do not fit."""
+    size = _size(buffer)
+    return (size_bytes or size) if 0 <= size_bytes <= size else 0
