@@ -7,6 +7,7 @@ below keep pointing at what stood there first.
 
 import _socket
 import _thread
+import os
 import queue
 import select
 import threading
@@ -26,3 +27,13 @@ socketpair = _socket.socketpair
 getaddrinfo = _socket.getaddrinfo
 poll = getattr(select, "poll", None)
 select_select = select.select
+
+os_close = os.close
+os_read = os.read
+os_write = os.write
+os_readv = getattr(os, "readv", None)
+os_preadv = getattr(os, "preadv", None)
+os_pwrite = getattr(os, "pwrite", None)
+os_pwritev = getattr(os, "pwritev", None)
+os_fsync = os.fsync
+os_fdatasync = getattr(os, "fdatasync", os.fsync)

@@ -66,6 +66,7 @@ def test_system_without_threads(monkeypatch):
     def no_thread(**_):
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(module, "_lookups", module._Threads(MOST_THREADS))  # none of them idles
     monkeypatch.setattr(module, "Thread", no_thread)
     for _ in range(MOST_THREADS + 1):
         with pytest.raises(RuntimeError, match="can't start new thread"):

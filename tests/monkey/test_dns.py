@@ -123,7 +123,7 @@ def test_numeric_addresses_take_no_thread():
     from rimstone.hub import offload
 
     spawn(int).join()
-    offload._threads.submit = None  # whoever takes a thread fails
+    offload._lookups.submit = None  # whoever takes a thread fails
     assert socket.getaddrinfo("127.0.0.1", 80)[0][4] == ("127.0.0.1", 80)
     assert socket.getaddrinfo(b"127.0.0.1", 80)
     assert socket.getaddrinfo("::1", 80, type=socket.SOCK_STREAM)[0][4][0] == "::1"

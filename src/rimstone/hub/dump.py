@@ -7,7 +7,6 @@ All of it only looks, takes no lock, and may be called by a signal handler at an
 looks; what ends meanwhile is left out.
 """
 
-import os
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from rimstone import clock
-from rimstone._originals import get_ident
+from rimstone._originals import get_ident, os_write
 from rimstone.hub import scheduler
 from rimstone.hub.scheduler import Hub
 from rimstone.hub.task import AnyTask, Task
@@ -214,7 +213,7 @@ def dump(file: "_Writable | None" = None, *, limit: int | None = _STACKS) -> Non
         sys.stderr.write(text)
         sys.stderr.flush()
     except RuntimeError:  # a signal handler has interrupted somebody who was writing there
-        os.write(2, text.encode(errors="backslashreplace"))
+        os_write(2, text.encode(errors="backslashreplace"))
 
 
 def dump_on_signal(signum: int) -> Any:

@@ -1,20 +1,27 @@
-"""Runs a function that blocks in C on a real thread while its task waits. For DNS; not for users' calls (see `pools`).
+"""Runs a function that blocks in C on a real thread while its task waits: name look-ups, and work on regular files.
 
-Threads are started as needed, at most `MOST_THREADS` at once in a process, take the next job when they finish one, and
-end when there is none: nothing idles, nothing has to be shut down.
+Not for users' calls (see `pools`). Two sets of threads, so that a disk need not wait for a name server. Threads are
+started as needed, at most so many at once in a process, take the next job when they finish one, and end when there has
+been none for a moment: nothing idles for long, nothing has to be shut down. The moment is there because a file is read
+in many pieces, and starting a thread costs more than most of them.
 """
 
 import os
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from rimstone._originals import Thread, allocate_lock
+from rimstone._originals import RLock, Thread, allocate_lock
+from rimstone.errors import HubError
 from rimstone.hub.parking import waiter
+from rimstone.hub.scheduler import current_hub
 
-__all__ = ["MOST_THREADS", "offload"]
+__all__ = ["MOST_FILE_THREADS", "MOST_THREADS", "offload", "offload_shielded"]
 
 MOST_THREADS = 32
+MOST_FILE_THREADS = 16  # a disk has work enough to choose from; more would only wait for the interpreter
+_LINGER_SECONDS = 0.05
 
 
 class _Job:
@@ -34,28 +41,43 @@ class _Job:
             self.error = error
         self.waiting.unpark()
 
+    def result(self) -> Any:
+        error, self.error = self.error, None  # else its traceback and this frame keep each other alive
+        if error is not None:
+            raise error
+        return self.value
+
 
 class _Threads:
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._jobs: deque[_Job] = deque()
-        self._running = 0
+    """Each thread is at work, or idle: then a lock that it waits on is in `_idle`. Whoever takes that out wakes it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.at_fork_reinit()
 
     def at_fork_reinit(self) -> None:
         """In a forked child: the threads are the parent's, and so are those who wait for them."""
-        self._lock = allocate_lock()
-        self._jobs.clear()
+        self._lock = RLock()  # a signal handler may interrupt `submit` and call it
+        self._jobs: deque[_Job] = deque()
+        self._idle: list[Any] = []
         self._running = 0
 
     def submit(self, job: _Job) -> None:
         with self._lock:
             self._jobs.append(job)
-            if self._running >= MOST_THREADS:
+            try:
+                bell = self._idle.pop()  # the last to have become idle, so that the others come to their end
+            except IndexError:
+                pass
+            else:
+                bell.release()
+                return
+            if self._running >= self._most:
                 return
             self._running += 1
         try:
-            Thread(target=self._work, name="rimstone-offload", daemon=True).start()
-        except RuntimeError:  # the system has no thread for us
+            self._start()
+        except RuntimeError:  # the system has no thread for us, or the interpreter is ending
             with self._lock:
                 self._running -= 1
                 if self._running or job not in self._jobs:
@@ -63,20 +85,48 @@ class _Threads:
                 self._jobs.remove(job)
             raise
 
+    def _start(self) -> None:
+        # What runs there may ask for `threading.current_thread()`, as `Thread.join` does.
+        Thread(target=self._work, name="rimstone-offload", daemon=True).start()
+
     def _work(self) -> None:
+        bell = allocate_lock()
+        bell.acquire()
         while True:
             with self._lock:
-                if not self._jobs:
-                    self._running -= 1
-                    return
-                job = self._jobs.popleft()
-            job.run()
+                job = self._jobs.popleft() if self._jobs else None
+                if job is None:
+                    self._idle.append(bell)
+            if job is not None:
+                job.run()
+                del job  # what it refers to may go
+            elif not bell.acquire(timeout=_LINGER_SECONDS) and self._has_left(bell):
+                return
+
+    def _has_left(self, bell: Any) -> bool:
+        """End the calling thread's service, unless *bell* has been rung a moment ago."""
+        with self._lock:
+            if bell in self._idle:
+                self._idle.remove(bell)
+                self._running -= 1
+                return True
+        bell.acquire()  # take the ring, or the next idle time would end at once
+        return False
 
 
-_threads = _Threads()
+class _FileThreads(_Threads):
+    def _start(self) -> None:
+        # `Thread.start` waits until the thread runs, and in a patched process a task that waits can be killed. Here the
+        # job is in the queue by then, and the thread would work on the buffer of a task that has gone on.
+        start_new_thread(self._work, ())
+
+
+_lookups = _Threads(MOST_THREADS)
+_files = _FileThreads(MOST_FILE_THREADS)
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.at_fork_reinit)
+    os.register_at_fork(after_in_child=_lookups.at_fork_reinit)
+    os.register_at_fork(after_in_child=_files.at_fork_reinit)
 
 
 def offload(function: Callable[..., Any], *args: Any) -> Any:
@@ -85,8 +135,35 @@ def offload(function: Callable[..., Any], *args: Any) -> Any:
     A kill ends the wait, not the function.
     """
     job = _Job(function, args)
-    _threads.submit(job)
+    _lookups.submit(job)
     job.waiting.park()
-    if job.error is not None:
-        raise job.error
-    return job.value
+    return job.result()
+
+
+def offload_shielded(function: Callable[..., Any], *args: Any) -> Any:
+    """As `offload`, for work on files, and what is thrown into this task meanwhile waits until the function is done.
+
+    For *function* reads into the task's buffer and uses its descriptor; neither may be used for anything else before it
+    has ended, and what it has read must not be lost. So this returns or raises what the function does, and a kill is
+    raised at the task's next park. Where no thread can be started, the function runs in this one.
+    """
+    job = _Job(function, args)
+    try:
+        _files.submit(job)
+    except RuntimeError:
+        return function(*args)
+    thrown: BaseException | None = None
+    while True:
+        try:
+            job.waiting.park()
+            break
+        except HubError:
+            raise  # this task cannot wait here; trying again would be in vain
+        except BaseException as error:
+            thrown = error
+    if thrown is not None:
+        hub = current_hub()
+        if hub is None:
+            raise thrown
+        hub.current.pending = thrown
+    return job.result()

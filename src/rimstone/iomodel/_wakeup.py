@@ -3,7 +3,7 @@
 import os
 import sys
 
-from rimstone._originals import RLock
+from rimstone._originals import RLock, os_close, os_read, os_write
 
 __all__ = ["Wakeup"]
 
@@ -32,14 +32,14 @@ class Wakeup:
         with self._lock:
             if self._write_fd >= 0:
                 try:
-                    os.write(self._write_fd, b"\x01\0\0\0\0\0\0\0")
+                    os_write(self._write_fd, b"\x01\0\0\0\0\0\0\0")
                 except BlockingIOError:
                     pass  # already as readable as it gets
 
     def clear(self) -> None:
         """Take back what `set` did."""
         try:
-            os.read(self.fd, 4096)
+            os_read(self.fd, 4096)
         except BlockingIOError:
             pass
 
@@ -51,4 +51,4 @@ class Wakeup:
         with self._lock:
             read_fd, write_fd, self.fd, self._write_fd = self.fd, self._write_fd, -1, -1
             for fd in {read_fd, write_fd} - {-1}:
-                os.close(fd)
+                os_close(fd)

@@ -120,10 +120,13 @@ class IOModel:
     Attributes:
         name: What RIMSTONE_IO_MODEL calls it.
         max_fd: The highest descriptor that a task can wait for; None where the model sets no limit.
+        completes_files: True if it has the operations on regular files; for the others real threads do them, since
+            such a file is always "ready" and then waits in the system call. `hub/files.py` chooses.
     """
 
     name = ""
     max_fd = None  # type: int | None
+    completes_files = False
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -212,6 +215,28 @@ class IOModel:
             detached: The socket object that only gives the number up, without closing it. When another living socket
                 object has the same number and waits on it, nothing happens.
         """
+        raise NotImplementedError
+
+    # On regular files; only called if `completes_files`. None of them is ended by a kill or a timeout: the kernel works
+    # on the caller's buffer until it is done, and what it has read would be lost. The task goes on when it is done, and
+    # what was thrown into it is raised at its next park. An error is raised as the system call's OSError.
+
+    def read_file(self, fd: int, buffer: Buffer, offset: int) -> int:
+        """Fill *buffer*; returns the count, less only at the end of the file.
+
+        Args:
+            fd: A regular file or a block device.
+            buffer: Writable, contiguous, of bytes.
+            offset: Where in the file; -1 for the descriptor's own position, which moves on.
+        """
+        raise NotImplementedError
+
+    def write_file(self, fd: int, data: Buffer, offset: int) -> int:
+        """Write *data*; returns the count, less only where write(2) does so. *offset* as in `read_file`."""
+        raise NotImplementedError
+
+    def sync_file(self, fd: int, data_only: bool) -> None:
+        """fsync(2); or fdatasync(2) if *data_only*."""
         raise NotImplementedError
 
     # -- called by the scheduler -------------------------------------------------------------------------------

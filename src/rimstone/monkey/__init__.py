@@ -8,7 +8,7 @@ module, so locks that exist before patching stay native: patch first.
 
 from collections.abc import Callable
 
-from rimstone.monkey import _dns, _os, _selectors, _socket, _threading, _time
+from rimstone.monkey import _dns, _files, _os, _selectors, _socket, _threading, _time
 from rimstone.monkey._on_import import when_imported
 
 __all__ = ["is_patched", "patch_all"]
@@ -17,11 +17,12 @@ _done: list[str] = []  # what has been patched, in order; patching is for the wh
 
 
 def patch_all() -> None:
-    """Patch fork, sleep, sockets, DNS, TLS, selectors, locks, joins and thread-local storage of this process, once.
+    """Patch files, pipes, fork, sleep, sockets, DNS, TLS, selectors, locks, joins and thread-local storage, once.
 
     Call it first thing in a program. rimstone's own pools do it in their worker processes, never in yours.
     """
     _patch("os", _os.patch)
+    _patch("io", _files.patch)
     _patch("time", _time.patch)
     _patch("threading", _threading.patch)
     _patch("socket", _socket.patch)
@@ -48,7 +49,7 @@ def _patch_asyncio() -> None:
 
 
 def is_patched(name: str = "socket") -> bool:
-    """True when that part (os, time, threading, socket, dns, selectors, ssl, asyncio) is patched in this process."""
+    """True when that part of this process is patched: os, io, time, threading, socket, dns, selectors, ssl, asyncio."""
     return name in _done
 
 

@@ -1,13 +1,188 @@
-"""os.fork and os.forkpty refuse waits in their hooks, in whatever order those were registered. See `hub/guard.py`."""
+"""os: reading and writing descriptors let the other tasks run, and fork refuses waits in its hooks.
+
+Read `_descriptors.py` first, and `hub/guard.py` for fork. What only names files (open, stat, listdir, rename) is as it
+was; so is everything in a thread without tasks, and arguments that the original refuses.
+"""
 
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from rimstone._originals import os_preadv, os_pwritev, os_read, os_readv, os_write
+from rimstone.hub.files import call_file, hub_that_waits, sync_file, write_file
 from rimstone.hub.guard import guarded
+from rimstone.hub.scheduler import Hub, current_hub
+from rimstone.monkey._builtin import Builtin
+from rimstone.monkey._descriptors import (
+    AT_ONCE_BYTES,
+    is_on_disk,
+    read_at,
+    read_into,
+    read_stream,
+    take_turn,
+    write_stream,
+)
 
 __all__ = ["patch"]
 
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_COPIED_BYTES = 1024 * 1024  # only the original makes bytes without copying them, so longer ones are left to it
+_native: dict[str, Callable[..., Any]] = {}  # what stood in `os` before, by name
+
+
+def _read(fd: int, length: int, /) -> bytes:
+    hub = hub_that_waits()
+    if hub is None or not isinstance(length, int) or length <= 0:
+        return os_read(fd, length)
+    if length > _most_copied(hub) and is_on_disk(fd):
+        return call_file(hub, os_read, fd, length)  # type: ignore[no-any-return]
+    buffer = bytearray(length)
+    with memoryview(buffer) as view:
+        return bytes(view[: read_into(hub, fd, view)])
+
+
+def _most_copied(hub: Hub) -> int:
+    return _COPIED_BYTES if hub.io.completes_files else AT_ONCE_BYTES
+
+
+def _size(data: Any) -> int:
+    """Of what is to be written; 0 for what the original refuses."""
+    try:
+        with memoryview(data) as view:
+            return view.nbytes if view.c_contiguous else 0
+    except TypeError:
+        return 0
+
+
+def _readv(fd: int, buffers: Sequence[Any], /) -> int:
+    assert os_readv is not None
+    hub = hub_that_waits()
+    if hub is None:
+        return os_readv(fd, buffers)  # type: ignore[no-any-return]
+    take_turn(hub)
+    if is_on_disk(fd):
+        return call_file(hub, os_readv, fd, buffers)  # type: ignore[no-any-return]
+    return read_stream(hub, fd, buffers)
+
+
+def _pread(fd: int, length: int, offset: int, /) -> bytes:
+    hub = hub_that_waits()
+    if hub is None or not isinstance(length, int) or length <= 0 or offset < 0:
+        return _native["pread"](fd, length, offset)  # type: ignore[no-any-return]
+    if length > _most_copied(hub):
+        return call_file(hub, _native["pread"], fd, length, offset)  # type: ignore[no-any-return]
+    buffer = bytearray(length)
+    with memoryview(buffer) as view:
+        return bytes(view[: read_at(hub, fd, view, offset)])
+
+
+def _preadv(fd: int, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
+    assert os_preadv is not None
+    hub = hub_that_waits()
+    if hub is None or flags & _NOWAIT or offset < 0:
+        return os_preadv(fd, buffers, offset, flags)  # type: ignore[no-any-return]
+    return call_file(hub, os_preadv, fd, buffers, offset, flags)  # type: ignore[no-any-return]
+
+
+def _write(fd: int, data: Any, /) -> int:
+    hub = hub_that_waits()
+    if hub is None or not _size(data):
+        return os_write(fd, data)
+    return write_file(hub, fd, data) if is_on_disk(fd) else write_stream(hub, fd, data)
+
+
+def _writev(fd: int, buffers: Sequence[Any], /) -> int:
+    hub = hub_that_waits()
+    if hub is None:
+        return _native["writev"](fd, buffers)  # type: ignore[no-any-return]
+    if is_on_disk(fd):
+        return call_file(hub, _native["writev"], fd, buffers)  # type: ignore[no-any-return]
+    data = b"".join(buffers)  # a part of it may have to wait: one piece is easier to take a part of
+    return write_stream(hub, fd, data) if data else _native["writev"](fd, buffers)
+
+
+def _pwrite(fd: int, data: Any, offset: int, /) -> int:
+    hub = hub_that_waits()
+    if hub is None or offset < 0 or not _size(data):
+        return _native["pwrite"](fd, data, offset)  # type: ignore[no-any-return]
+    return write_file(hub, fd, data, offset)
+
+
+def _pwritev(fd: int, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
+    assert os_pwritev is not None
+    hub = hub_that_waits()
+    if hub is None or flags & _NOWAIT or offset < 0:
+        return os_pwritev(fd, buffers, offset, flags)  # type: ignore[no-any-return]
+    return call_file(hub, os_pwritev, fd, buffers, offset, flags)  # type: ignore[no-any-return]
+
+
+def _fsync(fd: Any) -> None:
+    hub = hub_that_waits()
+    if hub is None:
+        _native["fsync"](fd)
+    else:
+        sync_file(hub, fd if isinstance(fd, int) else fd.fileno())
+
+
+def _fdatasync(fd: Any) -> None:
+    hub = hub_that_waits()
+    if hub is None:
+        _native["fdatasync"](fd)
+    else:
+        sync_file(hub, fd if isinstance(fd, int) else fd.fileno(), data_only=True)
+
+
+def _sendfile(out_fd: int, in_fd: int, *args: Any, **kwargs: Any) -> int:
+    """To a file as `shutil` copies them. To a socket as ever: what waits there is `socket.sendfile`."""
+    hub = hub_that_waits()
+    if hub is None or not is_on_disk(out_fd):
+        return _native["sendfile"](out_fd, in_fd, *args, **kwargs)  # type: ignore[no-any-return]
+    return call_file(hub, lambda: _native["sendfile"](out_fd, in_fd, *args, **kwargs))  # type: ignore[no-any-return]
+
+
+def _close(fd: int) -> None:
+    """Whoever waits for the descriptor sees that it is closed, and does not go on with what gets the number next."""
+    hub = current_hub()
+    if hub is not None and isinstance(fd, int) and fd >= 0:
+        hub.io.forget(fd)
+    _native["close"](fd)
+
+
+def _on_thread(name: str) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        hub = hub_that_waits()
+        if hub is None:
+            return _native[name](*args, **kwargs)
+        return call_file(hub, lambda: _native[name](*args, **kwargs))
+
+    return call
+
+
+_REPLACEMENTS: dict[str, Callable[..., Any]] = {
+    "read": _read,
+    "readv": _readv,
+    "pread": _pread,
+    "preadv": _preadv,
+    "write": _write,
+    "writev": _writev,
+    "pwrite": _pwrite,
+    "pwritev": _pwritev,
+    "fsync": _fsync,
+    "fdatasync": _fdatasync,
+    "sendfile": _sendfile,
+    "close": _close,
+    **{name: _on_thread(name) for name in ("sync", "ftruncate", "truncate", "posix_fallocate", "copy_file_range")},
+}
+
 
 def patch() -> None:
+    for name, replacement in _REPLACEMENTS.items():
+        if hasattr(os, name):
+            _native[name] = getattr(os, name)
+            patched = Builtin("os", _native[name], replacement)
+            setattr(os, name, patched)
+            if _native[name] in os.supports_fd:
+                os.supports_fd.add(patched)
     for name in ("fork", "forkpty"):
         if hasattr(os, name):
             setattr(os, name, guarded(getattr(os, name)))

@@ -19,7 +19,7 @@ import pickle
 import socket
 from typing import Any
 
-from rimstone._originals import RawSocket, sleep, socketpair
+from rimstone._originals import RawSocket, os_write, sleep, socketpair
 
 __all__ = ["Channel", "ChannelClosed", "Kind", "channel_pair"]
 
@@ -186,7 +186,7 @@ def _memory_file(content: bytes) -> int:
     try:
         view = memoryview(content)
         while view:
-            view = view[os.write(file, view) :]
+            view = view[os_write(file, view) :]
     except BaseException:
         os.close(file)
         raise

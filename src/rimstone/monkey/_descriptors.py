@@ -1,0 +1,194 @@
+"""Reading and writing descriptors of every kind in a task: what `os` and files share. Read `hub/files.py` before.
+
+What a descriptor leads to decides who waits:
+
+* Pipes, sockets, terminals and other devices can be polled: the hub's IO model waits, then the system call is made. Who
+  made the descriptor may share it with other processes, so it is never switched to O_NONBLOCK. Linux has RWF_NOWAIT
+  instead, for one call of preadv2 or pwritev2 (which both know the descriptor's own position as -1): the call does what
+  can be done without waiting. Without it (terminals; older kernels; other systems) a read that follows a wait blocks
+  only if somebody else was faster, and a write takes a real thread, for it may be more than there is room for.
+* Regular files and disks are always "ready" and wait in the system call: a real thread makes it, or an IO model that
+  completes operations. A small read is tried with RWF_NOWAIT first: it succeeds if the page cache has it all, and a
+  thread costs ten times as much. Not every file system knows that (tmpfs and /proc do not), and hardly one for writing.
+
+A read that found only its first pages in the cache moves the descriptor's position over the rest before it waits for
+it, so that others who share the position do not read a part from the middle.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+from rimstone._originals import os_preadv, os_pwritev, os_readv, os_write
+from rimstone.hub.files import call_file, read_file
+from rimstone.hub.scheduler import Hub
+from rimstone.iomodel.base import READ, WRITE, Buffer
+
+__all__ = ["AT_ONCE_BYTES", "is_on_disk", "read_at", "read_into", "read_stream", "take_turn", "write_stream"]
+
+AT_ONCE_BYTES = 128 * 1024  # what is copied from the cache in the hub's own thread: some 20 us
+_BUDGET_BYTES = 1024
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
+_WOULD_WAIT = -1
+_CANNOT_TELL = -2
+# The file system, the kernel or a sandbox does not know the flag, or not for this file. If it is something else that is
+# wrong, the plain call says so.
+_UNKNOWN = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM})
+
+
+def is_on_disk(fd: int) -> bool:
+    """True for what cannot be polled: regular files, folders and block devices."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
+
+
+def take_turn(hub: Hub) -> None:
+    """Before an operation that may succeed without a wait: now and then let the other tasks run (see `Hub.budget`)."""
+    if hub.budget <= 0:
+        hub.give_way()
+    hub.budget -= 1
+
+
+def _charge(hub: Hub, count: int) -> int:
+    """Bytes from the cache cost the budget too: a turn is as long as copying 64 KB, and working on them, takes."""
+    hub.budget -= count // _BUDGET_BYTES
+    return count
+
+
+def _try_read(fd: int, buffers: Sequence[Buffer], offset: int = -1) -> int:
+    """The count, or _WOULD_WAIT, or _CANNOT_TELL."""
+    if not _NOWAIT:
+        return _CANNOT_TELL
+    try:
+        return os_preadv(fd, buffers, offset, _NOWAIT)  # type: ignore[misc, no-any-return]
+    except BlockingIOError:
+        return _WOULD_WAIT
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            return _CANNOT_TELL
+        raise
+
+
+def read_into(hub: Hub, fd: int, view: memoryview, on_disk: bool | None = None) -> int:
+    """What read(2) does with all of *view*, which is not empty; returns the count, 0 at the end.
+
+    Args:
+        hub: The hub of the calling task.
+        fd: A descriptor of any kind.
+        view: Writable bytes.
+        on_disk: What `is_on_disk` says, if the caller knows.
+    Raises:
+        BlockingIOError: the descriptor is O_NONBLOCK, and there is nothing to read.
+        OSError: as read(2).
+    """
+    take_turn(hub)
+    size = view.nbytes
+    if on_disk is None and size > AT_ONCE_BYTES:
+        on_disk = is_on_disk(fd)
+    count = _WOULD_WAIT if on_disk and size > AT_ONCE_BYTES else _try_read(fd, (view,))
+    if count in {0, size}:
+        return _charge(hub, count)
+    if on_disk is None:
+        on_disk = is_on_disk(fd)
+    if count > 0:
+        return count + _read_rest(hub, fd, view[count:]) if on_disk else count
+    if on_disk:
+        return read_file(hub, fd, view)
+    return _wait_and_read(hub, fd, (view,), count)
+
+
+def _read_rest(hub: Hub, fd: int, rest: memoryview) -> int:
+    """The cache had only the beginning, or the file has no more: read what there is, as if it had been one call."""
+    left = os.fstat(fd).st_size - os.lseek(fd, 0, os.SEEK_CUR)
+    size = min(rest.nbytes, left)
+    if size <= 0:
+        return 0
+    end = os.lseek(fd, size, os.SEEK_CUR)
+    try:
+        count = read_file(hub, fd, rest[:size], end - size)
+    except OSError:  # what has been read before is returned; the next read meets the error again
+        count = 0
+    if count < size:
+        os.lseek(fd, count - size, os.SEEK_CUR)
+    return count
+
+
+def read_at(hub: Hub, fd: int, view: memoryview, offset: int) -> int:
+    """What pread(2) does with all of *view*, which is not empty."""
+    take_turn(hub)
+    count = _try_read(fd, (view,), offset) if view.nbytes <= AT_ONCE_BYTES else _WOULD_WAIT
+    if count in {0, view.nbytes} or (count > 0 and offset + count >= os.fstat(fd).st_size):
+        return _charge(hub, count)
+    if count < 0:
+        return read_file(hub, fd, view, offset)
+    try:
+        return count + read_file(hub, fd, view[count:], offset + count)
+    except OSError:
+        return count
+
+
+def read_stream(hub: Hub, fd: int, buffers: Sequence[Buffer]) -> int:
+    """readv(2) of what can be polled."""
+    count = _try_read(fd, buffers)
+    return count if count >= 0 else _wait_and_read(hub, fd, buffers, count)
+
+
+def _wait_and_read(hub: Hub, fd: int, buffers: Sequence[Buffer], tried: int) -> int:
+    """The rest of `read_stream`; *tried*: what the first try has said, and it was no count."""
+    assert os_readv is not None
+    if not os.get_blocking(fd):
+        return os_readv(fd, buffers)  # type: ignore[no-any-return]
+    while tried < 0:
+        hub.io.wait(fd, READ)
+        if tried == _CANNOT_TELL:
+            return os_readv(fd, buffers)  # type: ignore[no-any-return]
+        tried = _try_read(fd, buffers)
+    return tried
+
+
+def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
+    """What write(2) does with *data* on what can be polled: all of it, unless the descriptor is O_NONBLOCK.
+
+    Raises:
+        BlockingIOError: it is, and there is no room.
+        OSError: as write(2). After a part has been written, the next call meets the error.
+    """
+    take_turn(hub)
+    if not os.get_blocking(fd):
+        return os_write(fd, data)
+    written = 0
+    with memoryview(data) as given, given.cast("B") as octets:
+        while True:
+            with octets[written:] as rest:
+                try:
+                    count = _try_write(fd, rest)
+                    if count == _CANNOT_TELL:
+                        hub.io.wait(fd, WRITE)
+                        count = call_file(hub, os_write, fd, rest)
+                except OSError:
+                    if written:
+                        return written
+                    raise
+            if count == _WOULD_WAIT:
+                hub.io.wait(fd, WRITE)
+                continue
+            written += count
+            if written >= octets.nbytes:
+                return written
+
+
+def _try_write(fd: int, data: Any) -> int:
+    """The count, or _WOULD_WAIT, or _CANNOT_TELL."""
+    if not _NOWAIT:
+        return _CANNOT_TELL
+    try:
+        return os_pwritev(fd, (data,), -1, _NOWAIT)  # type: ignore[misc, no-any-return]
+    except BlockingIOError:
+        return _WOULD_WAIT
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            return _CANNOT_TELL
+        raise

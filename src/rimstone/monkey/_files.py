@@ -1,0 +1,324 @@
+"""open: files whose reads and writes let the other tasks run. Read `_descriptors.py` first.
+
+What `open` returns are subclasses of io.FileIO, BufferedReader and so on. The raw one does the waiting. C calls it from
+within a buffered read, so a task may be parked there, and no second task of the thread may come in: a `Buffered...` of
+C is locked by its thread, and raises RuntimeError ("reentrant call"); a `TextIOWrapper` has no lock, and would read on
+where the first task is about to put its characters. So tasks queue outside; `_turns.py` says how. A thread that runs no
+tasks is not parked inside, and the locks of C are made for threads.
+
+A signal handler or a finalizer that must not wait where it struck (see `hub_that_waits`) blocks, as without patching;
+and if a task of this thread waits in the file just then, it gets the RuntimeError that C has for it.
+
+`sys.stdin`, `stdout` and `stderr` exist before `open` is patched and stay as they are: `print` never switches, its
+lines stay whole, and nothing that is printed from the midst of the scheduler can wait. So do files opened earlier, and
+those made by hand from the classes of `io`.
+"""
+
+import builtins
+import io
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any
+
+from rimstone.hub.files import call_file, hub_that_waits, write_file
+from rimstone.hub.scheduler import here
+from rimstone.monkey._builtin import Builtin
+from rimstone.monkey._descriptors import AT_ONCE_BYTES, is_on_disk, read_into, write_stream
+from rimstone.monkey._turns import Turns
+
+__all__ = ["BufferedRandom", "BufferedReader", "BufferedWriter", "FileIO", "TextIOWrapper", "patch"]
+
+_native_open = io.open
+_CALLER = 3  # of `open`, for warnings: above `_open` and the object that calls it
+_CHUNK_BYTES = 64 * 1024  # of a pipe that is read to its end
+
+
+class FileIO(io.FileIO):
+    """The raw file."""
+
+    _on_disk: bool | None = None
+    _turns: Turns | None = (
+        None  # those of the buffer over it; a raw file alone needs none, the kernel keeps tasks apart
+    )
+    _write_natively = io.FileIO.write  # not `super()`: at the very end there is not even that
+
+    # The defaults are no arguments: a file that nobody closes is closed when the interpreter has cleared this module.
+    def _enter(self, allowed: Any, _hub: Any = here.get, _ending: Any = sys.is_finalizing) -> Any:
+        """The hub that does the waiting, until `_leave`; None where the original must act, or complain."""
+        if _hub() is None or _ending():
+            return None
+        hub = hub_that_waits()
+        if hub is None or self.closed or not allowed():
+            return None
+        if self._on_disk is None:
+            self._on_disk = is_on_disk(self.fileno())
+        turns = self._turns
+        return hub if turns is None or turns.enter_nowait(hub.current) else None
+
+    def _leave(self) -> None:
+        if self._turns is not None:
+            self._turns.leave()
+
+    def readinto(self, buffer: Any) -> Any:
+        hub = self._enter(self.readable)
+        if hub is None:
+            return super().readinto(buffer)
+        try:
+            with memoryview(buffer) as view:
+                if view.readonly or not view.c_contiguous or not view.nbytes:
+                    return super().readinto(buffer)
+                with view.cast("B") as octets:
+                    return read_into(hub, self.fileno(), octets, self._on_disk)
+        except BlockingIOError:
+            return None
+        finally:
+            self._leave()
+
+    def read(self, size: int | None = -1, /) -> Any:
+        if size == 0 or hub_that_waits() is None or self.closed or not self.readable():
+            return super().read(size)
+        if size is None or size < 0:
+            return self.readall()
+        buffer = bytearray(size)
+        count = self.readinto(buffer)
+        return None if count is None else bytes(memoryview(buffer)[:count])
+
+    def readall(self) -> Any:
+        hub = self._enter(self.readable)
+        if hub is None:
+            return super().readall()
+        try:
+            return self._read_file(hub) if self._on_disk else self._read_to_end(hub)
+        finally:
+            self._leave()
+
+    def _read_file(self, hub: Any) -> bytes:
+        fd = self.fileno()
+        status = os.fstat(fd)
+        left = status.st_size - os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(status.st_mode) else 0
+        if not 0 < left <= AT_ONCE_BYTES:  # also files that do not know their size, as in /proc
+            return call_file(hub, super().readall)  # type: ignore[no-any-return]
+        buffer = bytearray(left)
+        with memoryview(buffer) as view:
+            data = bytes(view[: read_into(hub, fd, view, True)])
+        # It may have grown meanwhile; else this finds the end without a wait.
+        while more := self.read(AT_ONCE_BYTES):
+            data += more
+        return data
+
+    def _read_to_end(self, hub: Any) -> bytes | None:
+        pieces: list[bytes] = []
+        buffer = bytearray(_CHUNK_BYTES)
+        with memoryview(buffer) as view:
+            while True:
+                try:
+                    count = read_into(hub, self.fileno(), view, False)
+                except BlockingIOError:
+                    return b"".join(pieces) if pieces else None
+                if not count:
+                    return b"".join(pieces)
+                pieces.append(bytes(view[:count]))
+
+    def write(self, data: Any, /) -> Any:
+        hub = self._enter(self.writable)
+        if hub is None:
+            return self._write_natively(data)
+        try:
+            with memoryview(data) as view:
+                if not view.c_contiguous or not view.nbytes:
+                    return self._write_natively(data)
+                with view.cast("B") as octets:
+                    return (write_file if self._on_disk else write_stream)(hub, self.fileno(), octets)
+        except BlockingIOError:
+            return None
+        finally:
+            self._leave()
+
+    def truncate(self, size: int | None = None, /) -> int:
+        hub = self._enter(self.writable)
+        if hub is None:
+            return super().truncate(size)
+        try:
+            return call_file(hub, super().truncate, size)  # type: ignore[no-any-return]
+        finally:
+            self._leave()
+
+    def _dealloc_warn(self, source: Any) -> None:
+        """Warn that *source*, which lies on this file, was not closed: as C does, but our own frames do not count."""
+        if self.closed or not self.closefd:
+            return
+        level = 1
+        while sys._getframe(level - 1).f_code.co_filename == __file__:
+            level += 1
+        try:
+            warnings.warn(f"unclosed file {source!r}", ResourceWarning, stacklevel=level, source=source)
+        except Warning:  # -W error: C says so in its way, since nothing can be raised here
+            super()._dealloc_warn(source)  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return _as_native(super().__repr__())
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        raise _not_pickled(self)
+
+
+def _as_native(text: str) -> str:
+    """A file's own repr, with the name of the class that people know."""
+    return text if text.startswith("<_io.") else f"<_io.{text[1:]}"
+
+
+def _not_pickled(file: Any) -> TypeError:
+    return TypeError(f"cannot pickle '_io.{type(file).__name__}' object")
+
+
+class _Queued:
+    """What files with a buffer have in common: one task at a time."""
+
+    _turns: Turns
+    _taken: Any = bool  # False, as long as there is no lock
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        below = args[0] if args else None
+        turns = below._turns if isinstance(below, (FileIO, _Queued)) else None
+        self._turns = turns or Turns()
+        self._taken = self._turns.taken
+        super().__init__(*args, **kwargs)
+        if isinstance(below, FileIO):
+            below._turns = self._turns
+
+    def detach(self) -> Any:
+        below: Any = super().detach()  # type: ignore[misc]
+        if isinstance(below, FileIO):
+            below._turns = None
+        return below
+
+    def __repr__(self) -> str:
+        return _as_native(super().__repr__())
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        raise _not_pickled(self)
+
+
+def _queued(original: Any) -> Any:
+    """*original*, a method of C, for one task at a time. The common case is short: it is paid for each line."""
+
+    @wraps(original)
+    def method(self: Any, *args: Any) -> Any:
+        if self._taken():
+            return self._turns.call(self, original, args)
+        return original(self, *args)
+
+    return method
+
+
+def _queue_for(*names: str) -> Callable[[type], type]:
+    """Class decorator: tasks queue for the methods *names*, which the class inherits from C."""
+
+    def decorate(cls: type) -> type:
+        for name in names:
+            setattr(cls, name, _queued(getattr(cls, name)))
+        return cls
+
+    return decorate
+
+
+_READING = ("read", "read1", "readinto", "readinto1", "readline", "peek")
+_WRITING = ("write", "flush")
+_BOTH = ("seek", "tell", "truncate", "close", "detach")
+
+
+@_queue_for(*_READING, "flush", *_BOTH)
+class BufferedReader(_Queued, io.BufferedReader):
+    """A file that is read in pieces of its buffer's size."""
+
+
+@_queue_for(*_WRITING, *_BOTH)
+class BufferedWriter(_Queued, io.BufferedWriter):
+    """A file that is written in such pieces."""
+
+
+@_queue_for(*_READING, *_WRITING, *_BOTH)
+class BufferedRandom(_Queued, io.BufferedRandom):
+    """A file that is read and written."""
+
+
+@_queue_for("read", "readline", *_WRITING, *_BOTH)
+class TextIOWrapper(_Queued, io.TextIOWrapper):
+    """A text file over one of these."""
+
+    def reconfigure(self, **changes: Any) -> None:
+        native = super().reconfigure
+        if self._taken():
+            self._turns.call(self, lambda _: native(**changes), ())
+        else:
+            native(**changes)
+
+
+# What `open` makes of a mode, `b` and `t` left out; the raw file's mode is the same.
+_BUFFERED: dict[str, Any] = {"r": BufferedReader, "w": BufferedWriter, "x": BufferedWriter, "a": BufferedWriter}
+
+
+@lru_cache(maxsize=64)
+def _layers(mode: str) -> tuple[str, bool] | None:
+    """The raw file's mode, and whether there is text on top; None if `open` refuses *mode*."""
+    if len(mode) != len(set(mode)) or set(mode) - set("rwxabt+"):
+        return None
+    kind = set(mode) & set("rwxa")
+    if len(kind) != 1 or {"b", "t"} <= set(mode):
+        return None
+    return kind.pop() + ("+" if "+" in mode else ""), "b" not in mode
+
+
+def _open(
+    file: Any,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Any = None,
+) -> Any:
+    layers = _layers(mode) if isinstance(mode, str) else None
+    is_text = layers is not None and layers[1]
+    of_text = [argument for argument in (encoding, errors, newline) if argument is not None]
+    if (
+        layers is None
+        or not isinstance(buffering, int)
+        or (buffering == 0 and is_text)
+        or (of_text and not is_text)
+        or not all(isinstance(argument, str) for argument in of_text)
+    ):
+        # The original says what is wrong.
+        return _native_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+    raw_mode = layers[0]
+    if buffering == 1 and not is_text:
+        warnings.warn(
+            "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
+            RuntimeWarning,
+            stacklevel=_CALLER,
+        )
+    opened: Any = FileIO(file, raw_mode, closefd, opener)
+    try:
+        line_buffering = is_text and (buffering == 1 or (buffering < 0 and opened.isatty()))
+        if buffering == 0:
+            return opened
+        size = buffering if buffering > 1 else opened._blksize
+        opened = (BufferedRandom if "+" in raw_mode else _BUFFERED[raw_mode])(opened, size)
+        if is_text:
+            if sys.flags.warn_default_encoding:
+                encoding = io.text_encoding(encoding, _CALLER)
+            opened = TextIOWrapper(opened, encoding, errors, newline, line_buffering)
+            opened.mode = mode
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def patch() -> None:
+    builtins.open = io.open = Builtin("io", _native_open, _open, everywhere=True)
