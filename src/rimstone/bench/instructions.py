@@ -6,7 +6,8 @@ of messages, leaves out the start and the end of the program. The kernel's instr
 come in lockstep (see load.c): an emulated server is so slow that in a free-running loop the next message is there
 before it asks, and what it costs to wait would not be counted at all (seen: a third of the instructions).
 
-The profile stays in bench/build/callgrind.<name>.<messages>; `callgrind_annotate` shows it by function.
+The profile stays in ~/.cache/rimstone/bench/callgrind.<name>.<messages> (see compiled.py); `callgrind_annotate` shows
+it by function.
 """
 
 import json
@@ -19,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.compiled import BUILD
-from bench.processes import Failed, Skipped, cpus, output_of, started
+from rimstone.bench.compiled import build_folder
+from rimstone.bench.processes import Failed, Skipped, cpus, output_of, started
 
 __all__ = ["instructions_per_message"]
 
@@ -46,10 +47,9 @@ def instructions_per_message(
         Failed: the tool counted nothing.
     """
     tool = _tool()
-    BUILD.mkdir(exist_ok=True)
     counts = {}
     for messages in (FEW_MESSAGES, MANY_MESSAGES):
-        output = BUILD / f"{tool}.{name}.{messages}"
+        output = build_folder() / f"{tool}.{name}.{messages}"
         # Equal hashes make equal dictionaries, and so equal counts.
         with started([*_wrapped(tool, output), *command], cpus()[0], {**environment, "PYTHONHASHSEED": "0"}) as server:
             port = server.line(START_SECONDS)

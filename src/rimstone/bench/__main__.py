@@ -1,4 +1,4 @@
-"""The command line: `./dev bench`, which installs the rivals first, or `python -m bench`. Read registry.py next."""
+"""The command line: `rimstone bench`, or `./dev bench`, which installs the rivals first. Read registry.py next."""
 
 import argparse
 import math
@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import machine, report
-from bench.measure import FOLDER, Round, run_rounds
-from bench.registry import ROWS, Measurement, measurements_of, select
+from rimstone.bench import machine, report
+from rimstone.bench.measure import Round, run_rounds
+from rimstone.bench.registry import ROWS, Measurement, measurements_of, select
 
 __all__ = ["main"]
 
@@ -51,9 +51,9 @@ def _progress(number: int, measurement: Measurement, result: Round) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="./dev bench",
+        prog="rimstone bench",
         description="Measure rimstone against its rivals, on this machine, in interleaved rounds.",
-        epilog="./dev bench --python 3.13 does it on another Python of this machine.",
+        epilog="In a checkout, ./dev bench does it with all rivals installed, and --python 3.13 on another Python.",
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="rows or groups of rows (default: all but the million)"
@@ -64,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="show what there is, measure nothing")
     parser.add_argument(
-        "--results", type=Path, default=FOLDER / "results", metavar="FOLDER", help="where results go (bench/results)"
+        "--results",
+        type=Path,
+        default=Path("bench-results"),
+        metavar="FOLDER",
+        help="where results go (default: bench-results in the working directory; ./dev bench: bench/results)",
     )
     return parser
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from bench.registry import Measurement
+from rimstone.bench.registry import Measurement
 
 __all__ = ["plot"]
 
@@ -28,7 +28,8 @@ def plot(measurements: Iterable[Measurement], results: Mapping[str, Sequence[Map
         if bars:
             panels.append((unit if unit.startswith(group) else f"{group}, {unit}", bars))
     height = MARGIN * 2 + sum(TITLE + STEP * len(bars) for _, bars in panels) + STEP
-    body, y = [], float(MARGIN)
+    body: list[str] = []
+    y = float(MARGIN)
     for title, bars in panels:
         body += _draw(title, bars, y)
         y += TITLE + STEP * len(bars)

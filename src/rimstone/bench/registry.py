@@ -1,4 +1,4 @@
-"""What is measured, against what, and within which limits. Everything else in bench/ only carries this out.
+"""What is measured, against what, and within which limits. All other files beside this one only carry it out.
 
 A *measurement* is one program, run once a round: its value is a rate, a time or a size. A *row* is what the table
 shows: the ratio of two measurements, ours over the rival's, with its limits. A measurement that several rows need is
@@ -17,7 +17,7 @@ class Measurement:
 
     Attributes:
         name: Unique, and what people see.
-        file: The program, in `bench/rivals/`.
+        file: The program, in `rivals/`.
         unit: Of the value.
         how: "server": driven by the load generator, the value is its rate. "program": it measures itself and prints
             JSON. "instructions": a server whose instructions are counted.

@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.measure import Round
-from bench.plot import plot
-from bench.registry import PURE, Measurement, Pair, Row
+from rimstone.bench.machine import PACKAGE
+from rimstone.bench.measure import Round
+from rimstone.bench.plot import plot
+from rimstone.bench.registry import PURE, Measurement, Pair, Row
 
 __all__ = ["Finding", "find", "headline", "measurement_table", "notes", "row_table", "verdict", "write"]
 
-ROOT = Path(__file__).parents[1]
 Results = Mapping[str, Sequence[Round]]
 # Below this share of its CPU a server was not what limited the rate; above this share of others, nobody ran alone.
 SATURATED = 0.9
@@ -149,7 +149,7 @@ def notes(
         said.append("the compiled core is older than its source: build it, or this is what it was yesterday")
     if origin["pure_core"] == "compiled" and any(m.environment == PURE for m in measurements):
         said.append("RIMSTONE_PURE=1 did not choose the pure core: upper-pure measures the compiled one")
-    if origin["rimstone_from"] and not Path(origin["rimstone_from"]).is_relative_to(ROOT):
+    if origin["rimstone_from"] and Path(origin["rimstone_from"]).resolve() != PACKAGE.resolve():
         said.append(
             f"rimstone was imported from {origin['rimstone_from']}, so the commit above is not what was measured"
         )
@@ -170,7 +170,7 @@ def notes(
 
 
 def _load_of(rounds: Sequence[Round]) -> float:
-    return median(each["cpu_seconds"] / each["wall_seconds"] for each in rounds)
+    return median(float(each["cpu_seconds"] / each["wall_seconds"]) for each in rounds)
 
 
 def _median_of(rounds: Sequence[Round], key: str) -> float | None:

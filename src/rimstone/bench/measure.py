@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.compiled import compiled
-from bench.instructions import instructions_per_message
-from bench.processes import Failed, Skipped, cpus, output_of, started
-from bench.registry import Measurement
+from rimstone.bench.compiled import compiled
+from rimstone.bench.instructions import instructions_per_message
+from rimstone.bench.processes import Failed, Skipped, cpus, output_of, started
+from rimstone.bench.registry import Measurement
 
 __all__ = ["FOLDER", "SIZE_BYTES", "Round", "command_of", "measure", "run_rounds"]
 
