@@ -7,40 +7,63 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rimstone.bench import machine, report
+from rimstone.bench.iomodels.run import compare
 from rimstone.bench.measure import Round, run_rounds
-from rimstone.bench.registry import ROWS, Measurement, measurements_of, select
+from rimstone.bench.registry import ROWS, Measurement, Row, measurements_of, select
 
 __all__ = ["main"]
+
+IO_MODELS = "io-models"
+ROUNDS, SECONDS = 5, 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write them down; returns 1 if a measurement failed (a missed limit is no failure)."""
     options = _parser().parse_args(arguments)
+    is_comparison = IO_MODELS in options.names and not options.list
+    problem = None
+    if is_comparison and len(options.names) > 1:
+        problem = f"{IO_MODELS!r} is a run of its own: give no other name beside it"
+    elif not is_comparison and (options.quick or options.servers):
+        problem = f"--quick and --servers are for {IO_MODELS!r}; elsewhere use --rounds and --seconds"
     try:
-        rows = select(options.names)
+        if is_comparison and problem is None:
+            return compare(
+                options.results, _progress, options.servers or [], options.quick, options.rounds, options.seconds
+            )
+        rows = select(name for name in options.names if name != IO_MODELS)
     except ValueError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        problem = str(error)
+    if problem is not None:
+        print(f"bench: {problem}", file=sys.stderr)
         return 2
     if options.list:
         for row in rows if options.names else ROWS:
             print(f"{row.name:22} {row.what}{' (only when named)' if row.on_request else ''}")
+        if not options.names:
+            print(f"{IO_MODELS:22} every IO model under one handler, beside others (only when named)")
         return 0
+    return _measure_rows(options, rows)
+
+
+def _measure_rows(options: argparse.Namespace, rows: list[Row]) -> int:
+    rounds, seconds = options.rounds or ROUNDS, options.seconds or SECONDS
     measurements = measurements_of(rows)
-    origin = {**machine.describe(), "rounds": options.rounds, "seconds": options.seconds}
+    origin = {**machine.describe(), "rounds": rounds, "seconds": seconds}
     print(report.headline(origin), file=sys.stderr)
-    results = run_rounds(measurements, options.rounds, options.seconds, _progress)
+    results = run_rounds(measurements, rounds, seconds, _progress)
     findings = report.find(rows, results)
     print(report.row_table(findings), report.measurement_table(measurements, results), sep="\n\n")
     for note in report.notes(origin, findings, measurements, results):
         print("note:", note)
     for path in report.write(options.results, origin, findings, measurements, results):
         print("wrote", path)
-    return int(any("failed" in each for rounds in results.values() for each in rounds))
+    return int(any("failed" in each for found in results.values() for each in found))
 
 
 def _progress(number: int, measurement: Measurement, result: Round) -> None:
     if "value" in result:
-        said = f"{result['value']:,.0f} {measurement.unit}"
+        said = f"{report.number(result['value'])} {measurement.unit}"
         if "cpu_seconds" in result:
             said += f", {result['cpu_seconds']:.2f} CPU s in {result['wall_seconds']:.2f} s"
     else:
@@ -56,11 +79,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog="In a checkout, ./dev bench does it with all rivals installed, and --python 3.13 on another Python.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="rows or groups of rows (default: all but the million)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"rows or groups of rows (default: all but the million), or {IO_MODELS}, which is a run of its own",
     )
-    parser.add_argument("--rounds", type=_at_least_1, default=5, help="how often each program is measured (default: 5)")
     parser.add_argument(
-        "--seconds", type=_positive, default=3.0, help="measured time of a server in a round (default: 3)"
+        "--rounds", type=_at_least_1, help=f"how often each program is measured (default: {ROUNDS}; {IO_MODELS}: 3)"
+    )
+    parser.add_argument(
+        "--seconds", type=_positive, help=f"measured time of a server in a round (default: 3; {IO_MODELS}: 1)"
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{IO_MODELS}: some minutes instead of half an hour")
+    parser.add_argument(
+        "--servers", nargs="+", metavar="SERVER", help=f"{IO_MODELS}: only these, as in: --servers epoll c-epoll"
     )
     parser.add_argument("--list", action="store_true", help="show what there is, measure nothing")
     parser.add_argument(

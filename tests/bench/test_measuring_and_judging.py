@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from rimstone.bench.iomodels.servers import OTHERS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,7 +27,7 @@ LOAD = RIVALS.parent / "load.c"
 @pytest.fixture
 def bench() -> Any:
     """The modules of rimstone.bench, by name."""
-    names = ("compiled", "instructions", "machine", "measure", "plot", "processes", "registry", "report")
+    names = ("compiled", "instructions", "machine", "measure", "plot", "processes", "registry", "report", "syscalls")
     return SimpleNamespace(**{name: importlib.import_module("rimstone.bench." + name) for name in names})
 
 
@@ -49,7 +51,10 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_list_shows_every_row_and_measures_nothing(bench: Any) -> None:
     done = run("--list")
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [row.name for row in bench.registry.ROWS]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        *(row.name for row in bench.registry.ROWS),
+        "io-models",
+    ]
 
 
 @pytest.mark.slow
@@ -85,7 +90,7 @@ def test_names_are_unique_and_programs_exist(bench: Any) -> None:
     measurements = bench.registry.measurements_of(rows)
     assert len({each.name for each in measurements}) == len(measurements)
     assert [each.file for each in measurements if not (RIVALS / each.file).exists()] == []
-    used = {each.file for each in measurements}
+    used = {each.file for each in [*measurements, *OTHERS]} | {"phases.c"}
     assert {path.name for path in RIVALS.iterdir() if path.suffix in {".py", ".c"}} == used
 
 
@@ -178,10 +183,21 @@ with started([sys.executable, "-c", "import os, time; print(os.getpid(), flush=T
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "file", ["upper_rimstone.py", "upper_rimstone_timeout.py", "upper_asyncio_streams.py", "upper_c.c"]
+    "file",
+    [
+        "upper_rimstone.py",
+        "upper_rimstone_timeout.py",
+        "upper_asyncio_streams.py",
+        "upper_threads.py",
+        "upper_c.c",
+        "upper_c_threads.c",
+        "upper_c_uring.c",
+    ],
 )
 def test_servers_answer_without_an_error(bench: Any, compiler: None, file: str) -> None:
     result = bench.measure.measure(bench.registry.server("x", file, 5), 0.3)
+    if "io_uring is not to be had" in result.get("failed", ""):
+        pytest.skip(result["failed"])
     assert "failed" not in result, result
     assert (result["errors"], result["unanswered"]) == (0, 0)
     assert result["messages"] > 0
