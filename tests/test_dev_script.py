@@ -121,16 +121,16 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "examples").mkdir(parents=True)
+        for name in ("examples", "rimstone"):
+            (folder / name).mkdir(parents=True)
         shutil.copy(DEV, folder / "dev")
         self.write("pyproject.toml", PYPROJECT)
         self.write("venv.py", VENV)
         self.write("pip.py", PIP)
         self.write("examples/demo.py", TELL)
         self.write("pytest.py", TELL)
-        self.write("bench.py", TELL)
-        (folder / "rimstone").mkdir()
         self.write("rimstone/__init__.py", "")
+        self.write("rimstone/bench.py", TELL)
         self.write("rimstone/iomodel.py", IO_MODELS)
 
     def write(self, name: str, text: str) -> None:
@@ -594,11 +594,12 @@ def test_every_source_of_the_core_counts(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_bench_has_an_environment_of_its_own(checkout: Checkout) -> None:
     folder, arguments = str(checkout.folder), ["upper", "--rounds", "1"]
-    assert checkout.told("bench", *arguments) == [arguments, str(checkout.folder / ".venv-bench"), folder]
+    results = ["--results", "bench/results"]
+    assert checkout.told("bench", *arguments) == [[*results, *arguments], str(checkout.folder / ".venv-bench"), folder]
     assert checkout.installs()[1:] == ["install --quiet --disable-pip-version-check --editable .[bench]"]
     version = "{}.{}".format(*sys.version_info)
     told = checkout.told("bench", "--python", version, "--list")
-    assert told == [["--list"], str(checkout.folder / f".venv-bench-{version}"), folder]
+    assert told == [[*results, "--list"], str(checkout.folder / f".venv-bench-{version}"), folder]
 
 
 @pytest.mark.slow

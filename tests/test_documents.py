@@ -208,8 +208,14 @@ def paths_in_text(document: str) -> list[str]:
     return [name for name in names if "/" in name.strip("./") or name.endswith((".py", ".md"))]
 
 
-def test_paths_in_the_tree_exist() -> None:
-    paths = paths_in_tree(read(ROOT / "ARCHITECTURE.md"))
+def paths_in_all_trees() -> list[str]:
+    """Those of ARCHITECTURE.md, and of the folder that has a map of its own."""
+    own = read(SOURCE / "bench/README.md")
+    return paths_in_tree(read(ROOT / "ARCHITECTURE.md")) + [f"src/rimstone/bench/{path}" for path in paths_in_tree(own)]
+
+
+def test_paths_in_the_trees_exist() -> None:
+    paths = paths_in_all_trees()
     missing = [path for path in paths if not (ROOT / path).exists() or path.endswith("/") != (ROOT / path).is_dir()]
     assert missing == []
     assert len(paths) == len(set(paths))
@@ -223,10 +229,12 @@ def test_paths_in_the_text_exist() -> None:
 
 
 def test_every_source_file_is_in_the_tree() -> None:
-    # The lessons of the tour are its data; `tour/chapters.py` names them, and tests/tour checks that.
-    sources = [file for file in SOURCE.rglob("*.py") if SOURCE / "tour/lessons" not in file.parents]
+    # The lessons of the tour are its data; `tour/chapters.py` names them, and tests/tour checks that. The rivals of the
+    # benchmarks are what is measured, not what measures.
+    data = {SOURCE / "tour/lessons", SOURCE / "bench/rivals"}
+    sources = [file for file in SOURCE.rglob("*.py") if not data & set(file.parents)]
     files = {name_of(file) for file in sources if file.name != "__init__.py"}
-    assert files - set(paths_in_tree(read(ROOT / "ARCHITECTURE.md"))) == set()
+    assert files - set(paths_in_all_trees()) == set()
 
 
 def test_the_architecture_is_read_in_one_sitting() -> None:

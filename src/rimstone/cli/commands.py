@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rimstone.cli import bench as _bench
 from rimstone.cli import doctor as _doctor
 from rimstone.cli import map as _map
 from rimstone.cli import run as _run
@@ -49,6 +50,7 @@ _app.command("run", context_settings=_run.CONTEXT_SETTINGS)(_run.run_command)
 _app.command("serve")(_serve.serve_command)
 _app.command("tour")(_tour.tour_command)
 _app.command("doctor")(_doctor.doctor_command)
+_app.command("bench", context_settings=_bench.CONTEXT_SETTINGS)(_bench.bench_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,28 +6,24 @@ of messages, leaves out the start and the end of the program. The kernel's instr
 come in lockstep (see load.c): an emulated server is so slow that in a free-running loop the next message is there
 before it asks, and what it costs to wait would not be counted at all (seen: a third of the instructions).
 
-The profile stays in bench/build/callgrind.<name>.<messages>; `callgrind_annotate` shows it by function.
+The profile stays in ~/.cache/rimstone/bench/callgrind.<name>.<messages> (see compiled.py); `callgrind_annotate` shows
+it by function.
 """
 
-import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.compiled import BUILD
-from bench.processes import Failed, Skipped, cpus, output_of, started
+from rimstone.bench.compiled import build_folder
+from rimstone.bench.counting import run_counted
+from rimstone.bench.processes import Failed, Skipped
 
 __all__ = ["instructions_per_message"]
 
 FEW_MESSAGES, MANY_MESSAGES = 1_000, 6_000
-SIZE_BYTES = 32
-START_SECONDS = 120.0  # an emulated Python starts slowly
-LOAD_SECONDS = 300.0
 
 
 def instructions_per_message(
@@ -46,23 +42,19 @@ def instructions_per_message(
         Failed: the tool counted nothing.
     """
     tool = _tool()
-    BUILD.mkdir(exist_ok=True)
     counts = {}
     for messages in (FEW_MESSAGES, MANY_MESSAGES):
-        output = BUILD / f"{tool}.{name}.{messages}"
-        # Equal hashes make equal dictionaries, and so equal counts.
-        with started([*_wrapped(tool, output), *command], cpus()[0], {**environment, "PYTHONHASHSEED": "0"}) as server:
-            port = server.line(START_SECONDS)
-            pid = server.pid if tool == "callgrind" else _only_child(server.pid)
-            arguments = [port, str(connections), str(SIZE_BYTES), "0", "0", "--messages", str(messages)]
-            raw = json.loads(output_of([load, *arguments, "--pid", str(pid), "--lockstep"], cpus()[1], LOAD_SECONDS))
-            if raw["errors"] or raw["messages"] != messages:
-                raise Failed(f"{raw['errors']} errors, {raw['messages']} of {messages} messages{server.last_words()}")
-            os.kill(pid, signal.SIGTERM)  # valgrind and perf report on a program that dies of a signal too
-            try:
-                server.process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                raise Failed(f"{tool} did not end in time{server.last_words()}") from None
+        output = build_folder() / f"{tool}.{name}.{messages}"
+        run_counted(
+            _wrapped(tool, output),
+            command,
+            environment,
+            load,
+            connections,
+            messages,
+            "--lockstep",
+            is_child=tool != "callgrind",
+        )
         counts[messages] = _count_in(output)
     per_message = (counts[MANY_MESSAGES] - counts[FEW_MESSAGES]) / (MANY_MESSAGES - FEW_MESSAGES)
     return {"value": per_message, "tool": tool, "counts": {str(key): count for key, count in counts.items()}}
@@ -86,10 +78,6 @@ def _wrapped(tool: str, output: Path) -> list[str]:
     if tool == "callgrind":
         return ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
     return ["perf", "stat", "-x,", "-e", "instructions:u", "-o", str(output)]
-
-
-def _only_child(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
 
 def _count_in(output: Path) -> int:

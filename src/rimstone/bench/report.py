@@ -7,13 +7,27 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.measure import Round
-from bench.plot import plot
-from bench.registry import PURE, Measurement, Pair, Row
+from rimstone.bench.machine import PACKAGE
+from rimstone.bench.measure import Round
+from rimstone.bench.plot import plot
+from rimstone.bench.registry import PURE, Measurement, Pair, Row
 
-__all__ = ["Finding", "find", "headline", "measurement_table", "notes", "row_table", "verdict", "write"]
+__all__ = [
+    "Finding",
+    "Results",
+    "as_json",
+    "find",
+    "headline",
+    "measurement_table",
+    "notes",
+    "number",
+    "row_table",
+    "table",
+    "verdict",
+    "write",
+    "write_files",
+]
 
-ROOT = Path(__file__).parents[1]
 Results = Mapping[str, Sequence[Round]]
 # Below this share of its CPU a server was not what limited the rate; above this share of others, nobody ran alone.
 SATURATED = 0.9
@@ -50,12 +64,12 @@ def find(rows: Iterable[Row], results: Results) -> list[Finding]:
 
 
 def _find(row: Row, results: Results) -> Finding:
-    aim = _ratio(row.aim.own, row.aim.rival, "value", results) if isinstance(row.aim, Pair) else row.aim
+    aim = _ratio(row.aim.own, row.aim.rival, row.key, results) if isinstance(row.aim, Pair) else row.aim
     reason = _why_missing(row.own, results) or (_why_missing(row.rival, results) if row.rival else "")
     if reason:
         return Finding(row, None, None, aim, "-", reason)
-    figure = _ratio(row.own, row.rival, "value", results)
-    by_cpu = _ratio(row.own, row.rival, "value_by_cpu", results)
+    figure = _ratio(row.own, row.rival, row.key, results)
+    by_cpu = _ratio(row.own, row.rival, "value_by_cpu", results) if row.key == "value" else None
     return Finding(row, figure, by_cpu, aim, verdict(row, figure, aim, by_cpu))
 
 
@@ -108,10 +122,10 @@ def row_table(findings: Iterable[Finding]) -> str:
     lines = []
     for found in findings:
         row, sign = found.row, "<=" if found.row.at_most else ">="
-        limits = [f"{sign} {_number(limit)}" if limit is not None else "-" for limit in (row.must, found.aim)]
-        figures = [_number(found.figure), _number(found.figure_by_cpu)]
+        limits = [f"{sign} {number(limit)}" if limit is not None else "-" for limit in (row.must, found.aim)]
+        figures = [number(found.figure), number(found.figure_by_cpu)]
         lines.append([row.name, row.what, *figures, *limits, found.verdict])
-    return _table(["name", "what", "ratio", "by CPU", "must", "aim", "holds"], lines)
+    return table(["name", "what", "ratio", "by CPU", "must", "aim", "holds"], lines)
 
 
 def measurement_table(measurements: Iterable[Measurement], results: Results) -> str:
@@ -126,16 +140,16 @@ def measurement_table(measurements: Iterable[Measurement], results: Results) -> 
         lines.append(
             [
                 measurement.name,
-                _number(median(values)),
+                number(median(values)),
                 measurement.unit,
-                f"{_number(min(values))} .. {_number(max(values))}",
-                *(_number(_median_of(rounds, key)) for key in ("value_by_cpu", "wall_seconds", "cpu_seconds")),
-                *(_number(_median_of(rounds, key)) for key in ("p50_us", "p99_us")),
+                f"{number(min(values))} .. {number(max(values))}",
+                *(number(_median_of(rounds, key)) for key in ("value_by_cpu", "wall_seconds", "cpu_seconds")),
+                *(number(_median_of(rounds, key)) for key in ("p50_us", "p99_us")),
                 str(len(rounds)),
             ]
         )
     header = ["measured", "median", "unit", "range", "by CPU", "wall s", "CPU s", "p50 us", "p99 us", "rounds"]
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def notes(
@@ -149,7 +163,7 @@ def notes(
         said.append("the compiled core is older than its source: build it, or this is what it was yesterday")
     if origin["pure_core"] == "compiled" and any(m.environment == PURE for m in measurements):
         said.append("RIMSTONE_PURE=1 did not choose the pure core: upper-pure measures the compiled one")
-    if origin["rimstone_from"] and not Path(origin["rimstone_from"]).is_relative_to(ROOT):
+    if origin["rimstone_from"] and Path(origin["rimstone_from"]).resolve() != PACKAGE.resolve():
         said.append(
             f"rimstone was imported from {origin['rimstone_from']}, so the commit above is not what was measured"
         )
@@ -170,7 +184,7 @@ def notes(
 
 
 def _load_of(rounds: Sequence[Round]) -> float:
-    return median(each["cpu_seconds"] / each["wall_seconds"] for each in rounds)
+    return median(float(each["cpu_seconds"] / each["wall_seconds"]) for each in rounds)
 
 
 def _median_of(rounds: Sequence[Round], key: str) -> float | None:
@@ -178,7 +192,7 @@ def _median_of(rounds: Sequence[Round], key: str) -> float | None:
     return median(values) if values else None
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three digits at least, and commas: 0.712, 12.3, 41,234."""
     if value is None:
         return "-"
@@ -187,7 +201,8 @@ def _number(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned in plain text too."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *lines, strict=True)]
     numeric = [all(line[i][:1] in "0123456789-<>" for line in lines) for i in range(len(header))]
 
@@ -212,15 +227,29 @@ def write(
     measurements: Sequence[Measurement],
     results: Results,
 ) -> list[Path]:
-    """Write `<date>-<python>` as .json, .md and .svg into *folder*; returns the three paths."""
-    stamp = str(origin["date"])[:19].replace("-", "").replace(":", "")
-    stem = f"{stamp}-{'.'.join(str(origin['python']).split('.')[:2])}"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the results into *folder*; returns the paths."""
     contents: dict[str, Callable[[], str]] = {
-        ".json": lambda: json.dumps(_as_json(origin, findings, measurements, results), indent=1) + "\n",
+        ".json": lambda: json.dumps(as_json(origin, findings, measurements, results), indent=1) + "\n",
         ".md": lambda: _as_markdown(origin, findings, measurements, results),
         ".svg": lambda: plot(measurements, results, headline(origin)),
     }
+    return write_files(folder, origin, "", contents)
+
+
+def write_files(
+    folder: Path, origin: Mapping[str, Any], suffix: str, contents: Mapping[str, Callable[[], str]]
+) -> list[Path]:
+    """Write files named `<date>-<python><suffix>`, each with its own ending; returns the paths.
+
+    Args:
+        folder: Made if it is not there.
+        origin: Of machine.py.
+        suffix: Before the ending.
+        contents: By ending. Made one after the other, so what went before is on disk if one of them fails.
+    """
+    stamp = str(origin["date"])[:19].replace("-", "").replace(":", "")
+    stem = f"{stamp}-{'.'.join(str(origin['python']).split('.')[:2])}{suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for ending, content in contents.items():
         path = folder / (stem + ending)
@@ -241,9 +270,10 @@ def headline(origin: Mapping[str, Any]) -> str:
     )
 
 
-def _as_json(
+def as_json(
     origin: Mapping[str, Any], findings: Sequence[Finding], measurements: Sequence[Measurement], results: Results
 ) -> dict[str, Any]:
+    """All of it: where it was measured, the rows with their verdicts, every round of every measurement."""
     return {
         **origin,
         "rows": [

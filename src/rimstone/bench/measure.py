@@ -8,6 +8,9 @@ What a round of a measurement leaves is a dict of plain numbers that goes into t
     value            in the measurement's unit, by the wall clock
     value_by_cpu     the same by the CPU seconds of the program instead; absent for sizes
     wall_seconds, cpu_seconds   of the measured part
+    mean_us          of a round trip
+    idle_cpu_share   of a core, while all connections were silent; only with `hold_seconds`
+    bytes_a_connection   growth of the server's memory (PSS) for each: without the kernel's own for a socket
     others           share of the two CPUs that went to other programs meanwhile; wall-clock values suffer from it
     skipped, failed  the reason, instead of a value
     ...              and all that the program or the load generator printed
@@ -23,15 +26,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.compiled import compiled
-from bench.instructions import instructions_per_message
-from bench.processes import Failed, Skipped, cpus, output_of, started
-from bench.registry import Measurement
+from rimstone.bench.compiled import compiled
+from rimstone.bench.counting import SIZE_BYTES, said_by_load
+from rimstone.bench.instructions import instructions_per_message
+from rimstone.bench.processes import Failed, Skipped, cpus, output_of, started
+from rimstone.bench.registry import Measurement
+from rimstone.bench.syscalls import syscalls_per_message
 
-__all__ = ["FOLDER", "SIZE_BYTES", "Round", "command_of", "measure", "run_rounds"]
+__all__ = ["FOLDER", "Round", "command_of", "measure", "run_rounds"]
 
-FOLDER = Path(__file__).parent
-SIZE_BYTES = 32
+FOLDER = Path(__file__).parent  # of the sources
 SPARE_DESCRIPTORS = 100
 START_SECONDS = 30.0
 PATIENCE_SECONDS = 150.0  # on top of the measured time: the load generator itself gives up earlier
@@ -57,12 +61,16 @@ def run_rounds(
         first = number % max(1, len(measurements))
         for measurement in measurements[first:] + measurements[:first]:
             done = found[measurement.name]
-            if len(done) >= (measurement.most_rounds or rounds) or (done and "skipped" in done[0]):
-                continue
+            if len(done) >= (measurement.most_rounds or rounds) or (done and _is_void(done[-1])):
+                continue  # one round without a value is enough: there will be no figure, see report.py
             result = measure(measurement, seconds)
             done.append(result)
             progress(number, measurement, result)
     return found
+
+
+def _is_void(result: Round) -> bool:
+    return "skipped" in result or "failed" in result
 
 
 def measure(measurement: Measurement, seconds: float) -> Round:
@@ -83,8 +91,10 @@ def command_of(measurement: Measurement) -> list[str]:
     """The program of a measurement, without its arguments.
 
     Raises:
-        Skipped: a library or the compiler is missing.
+        Skipped: a library or the compiler is missing, or something else that the measurement says.
     """
+    if measurement.unavailable is not None:
+        raise Skipped(measurement.unavailable)
     path = FOLDER / "rivals" / measurement.file
     if path.suffix == ".c":
         return [str(compiled(path))]
@@ -104,11 +114,23 @@ def _load(measurement: Measurement, seconds: float) -> Round:
         port = server.line(START_SECONDS)
         warmup = min(1.0, seconds / 3)
         load = [generator, port, str(measurement.connections), str(SIZE_BYTES), str(warmup), str(seconds)]
-        raw = json.loads(output_of([*load, "--pid", str(server.pid)], load_cpu, seconds + PATIENCE_SECONDS))
+        load += ["--pid", str(server.pid), *_load_options(measurement)]
+        try:
+            raw = json.loads(output_of(load, load_cpu, seconds + measurement.hold_seconds + PATIENCE_SECONDS))
+        except Failed as reason:  # the server may know more about it
+            raise Failed(f"{said_by_load(reason)}{server.last_words()}") from None
         if raw["errors"] or raw["unanswered"]:
             lost = f"{raw['errors']} wrong replies or lost connections, {raw['unanswered']} messages unanswered"
             raise Failed(lost + server.last_words())
+        if not raw["messages"]:
+            raise Failed("no message was answered in the measured time" + server.last_words())
     wall, cpu = raw.pop("seconds"), raw.pop("server_cpu_seconds")
+    active = raw["answered"] if measurement.active is None else min(measurement.active, raw["answered"])
+    raw["mean_us"] = active * wall / raw["messages"] * 1e6  # each of them has one message under way, always
+    if raw["idle_seconds"]:
+        raw["idle_cpu_share"] = raw["idle_cpu_seconds"] / raw["idle_seconds"]
+    if raw["pss_before"] >= 0:
+        raw["bytes_a_connection"] = (raw["pss_after"] - raw["pss_before"]) / measurement.connections
     return {
         "value": raw["messages"] / wall,
         "value_by_cpu": raw["messages"] / cpu,
@@ -117,6 +139,15 @@ def _load(measurement: Measurement, seconds: float) -> Round:
         "load_cpu_seconds": raw.pop("cpu_seconds"),
         **raw,
     }
+
+
+def _load_options(measurement: Measurement) -> list[str]:
+    options: dict[str, float | None] = {
+        "--active": measurement.active,
+        "--hold": measurement.hold_seconds or None,
+        "--patience": measurement.patience_seconds,
+    }
+    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
 
 def _print(measurement: Measurement, _seconds: float) -> Round:
@@ -140,10 +171,18 @@ def _count(measurement: Measurement, _seconds: float) -> Round:
     )
 
 
+def _count_calls(measurement: Measurement, _seconds: float) -> Round:
+    command, environment = [*command_of(measurement), "0", *measurement.arguments], dict(measurement.environment)
+    active = measurement.connections if measurement.active is None else measurement.active
+    generator = str(compiled(FOLDER / "load.c"))
+    return syscalls_per_message(command, environment, generator, measurement.connections, active)
+
+
 _HOW: dict[str, Callable[[Measurement, float], Round]] = {
     "server": _load,
     "program": _print,
     "instructions": _count,
+    "syscalls": _count_calls,
 }
 
 

@@ -1,8 +1,9 @@
-"""What is measured, against what, and within which limits. Everything else in bench/ only carries this out.
+"""What is measured, against what, and within which limits. All other files beside this one only carry it out.
 
 A *measurement* is one program, run once a round: its value is a rate, a time or a size. A *row* is what the table
 shows: the ratio of two measurements, ours over the rival's, with its limits. A measurement that several rows need is
 made once. Names begin with their group (`upper-`, `many-`, ...), and the command line takes groups too.
+The benchmark of the IO models has a plan of its own, in iomodels/.
 """
 
 from collections.abc import Iterable
@@ -17,15 +18,19 @@ class Measurement:
 
     Attributes:
         name: Unique, and what people see.
-        file: The program, in `bench/rivals/`.
+        file: The program, in `rivals/`.
         unit: Of the value.
         how: "server": driven by the load generator, the value is its rate. "program": it measures itself and prints
-            JSON. "instructions": a server whose instructions are counted.
+            JSON. "instructions", "syscalls": a server whose instructions or system calls are counted.
         value: "program" only: which number of the JSON is the value.
-        connections: Open to the server, and all of them talking.
+        connections: Open to the server.
+        active: How many of them talk; None is all.
+        hold_seconds: Before they talk they are silent for so long, and the server's CPU time meanwhile is measured.
+        patience_seconds: Connections that have no first answer by then are left out; None waits for all of them.
         arguments: Of the program; a server's port comes before them.
         environment: Variables added to the environment.
         needs: Module without which the measurement is skipped.
+        unavailable: Why it cannot be made on this machine; None if it can.
         most_rounds: Where more rounds tell nothing new: counted instructions, or a million tasks.
     """
 
@@ -35,9 +40,13 @@ class Measurement:
     how: str
     value: str = ""
     connections: int = 0
+    active: int | None = None
+    hold_seconds: float = 0.0
+    patience_seconds: float | None = None
     arguments: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     needs: str = "rimstone"
+    unavailable: str | None = None
     most_rounds: int | None = None
 
 
@@ -60,6 +69,7 @@ class Row:
         rival: The denominator; None shows the value of `own` itself.
         must: The limit that has to hold; None where the row only informs.
         aim: The limit that is wished for.
+        key: Which number of a round is compared, see measure.py; by CPU there is a figure only for "value".
         at_most: True where less is better (time, memory): then both limits are upper ones.
         on_request: Left out unless it is named.
     """
@@ -70,6 +80,7 @@ class Row:
     rival: Measurement | None = None
     must: float | None = None
     aim: float | Pair | None = None
+    key: str = "value"
     at_most: bool = False
     on_request: bool = False
 

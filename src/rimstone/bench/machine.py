@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.processes import cpus
-from bench.registry import PURE
+from rimstone.bench.processes import cpus
+from rimstone.bench.registry import PURE
 
-__all__ = ["describe"]
+__all__ = ["PACKAGE", "describe"]
 
-ROOT = Path(__file__).parents[1]
-LIBRARIES = ("greenlet", "gevent", "uvloop")
+PACKAGE = Path(__file__).parents[1]  # of rimstone
+CHECKOUT = PACKAGE.parents[1] if PACKAGE.parent.name == "src" else None  # installed, it belongs to nobody's repository
+LIBRARIES = ("rimstone", "greenlet", "gevent", "uvloop")
 
 # The core is compiled when any module of the hub or of the patched socket comes from a shared object. One that is older
 # than its source measures yesterday's code, so that is said too.
@@ -89,15 +90,17 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> dict[str, Any]:
-    """The commit, and whether files differ from it; None where there is no git or no repository."""
+    """The commit, and whether files differ from it; None where there is no git or no checkout."""
 
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(ROOT), *arguments]
+        if CHECKOUT is None:
+            return None
+        command = ["git", "-C", str(CHECKOUT), *arguments]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    changes = git("status", "--porcelain", "--", "src", "bench", "pyproject.toml", ":!bench/results")
+    changes = git("status", "--porcelain", "--", "src", "pyproject.toml", "setup.py")
     return {"commit": git("rev-parse", "HEAD"), "commit_is_modified": None if changes is None else bool(changes)}

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,29 +15,32 @@ from typing import Any
 
 import pytest
 
+from rimstone.bench.iomodels.servers import OTHERS
+
 ROOT = Path(__file__).parents[2]
 
 
+RIVALS = ROOT / "src/rimstone/bench/rivals"
+LOAD = RIVALS.parent / "load.c"
+
+
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The modules of bench/, by name: it is a folder of the checkout, not an installed package."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    names = ("compiled", "instructions", "machine", "measure", "plot", "processes", "registry", "report")
-    yield SimpleNamespace(**{name: importlib.import_module("bench." + name) for name in names})
-    for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
-        del sys.modules[name]
+def bench() -> Any:
+    """The modules of rimstone.bench, by name."""
+    names = ("compiled", "instructions", "machine", "measure", "plot", "processes", "registry", "report", "syscalls")
+    return SimpleNamespace(**{name: importlib.import_module("rimstone.bench." + name) for name in names})
 
 
 @pytest.fixture
 def compiler(bench: Any) -> None:
     try:
-        bench.compiled.compiled(ROOT / "bench/load.c")
+        bench.compiled.compiled(LOAD)
     except bench.processes.Skipped as reason:
         pytest.skip(str(reason))
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "bench", *arguments]
+    command = [sys.executable, "-m", "rimstone.bench", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
 
 
@@ -49,7 +51,10 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_list_shows_every_row_and_measures_nothing(bench: Any) -> None:
     done = run("--list")
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [row.name for row in bench.registry.ROWS]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        *(row.name for row in bench.registry.ROWS),
+        "io-models",
+    ]
 
 
 @pytest.mark.slow
@@ -84,9 +89,9 @@ def test_names_are_unique_and_programs_exist(bench: Any) -> None:
     assert len({row.name for row in rows}) == len(rows)
     measurements = bench.registry.measurements_of(rows)
     assert len({each.name for each in measurements}) == len(measurements)
-    assert [each.file for each in measurements if not (ROOT / "bench/rivals" / each.file).exists()] == []
-    used = {each.file for each in measurements}
-    assert {path.name for path in (ROOT / "bench/rivals").iterdir() if path.is_file()} == used
+    assert [each.file for each in measurements if not (RIVALS / each.file).exists()] == []
+    used = {each.file for each in [*measurements, *OTHERS]} | {"phases.c"}
+    assert {path.name for path in RIVALS.iterdir() if path.suffix in {".py", ".c"}} == used
 
 
 def test_an_aim_is_never_easier_than_the_must(bench: Any) -> None:
@@ -145,7 +150,7 @@ def test_a_server_that_dies_is_a_failure_with_its_last_words(
 def test_programs_die_with_the_one_that_started_them() -> None:
     code = """
 import os, signal, sys
-from bench.processes import started
+from rimstone.bench.processes import started
 with started([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(100)"], 0) as program:
     print(program.line(30), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -178,10 +183,21 @@ with started([sys.executable, "-c", "import os, time; print(os.getpid(), flush=T
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "file", ["upper_rimstone.py", "upper_rimstone_timeout.py", "upper_asyncio_streams.py", "upper_c.c"]
+    "file",
+    [
+        "upper_rimstone.py",
+        "upper_rimstone_timeout.py",
+        "upper_asyncio_streams.py",
+        "upper_threads.py",
+        "upper_c.c",
+        "upper_c_threads.c",
+        "upper_c_uring.c",
+    ],
 )
 def test_servers_answer_without_an_error(bench: Any, compiler: None, file: str) -> None:
     result = bench.measure.measure(bench.registry.server("x", file, 5), 0.3)
+    if "io_uring is not to be had" in result.get("failed", ""):
+        pytest.skip(result["failed"])
     assert "failed" not in result, result
     assert (result["errors"], result["unanswered"]) == (0, 0)
     assert result["messages"] > 0
@@ -212,7 +228,7 @@ def talk(conn):
 while True:
     threading.Thread(target=talk, args=(server.accept()[0],), daemon=True).start()
 """)
-    load = str(bench.compiled.compiled(ROOT / "bench/load.c"))
+    load = str(bench.compiled.compiled(LOAD))
     with bench.processes.started([sys.executable, str(server)], bench.processes.cpus()[0]) as program:
         command = [load, program.line(30), "3", "32", "0", "0.2"]
         # An error in the very first answers ends it; a later one is counted.
@@ -225,7 +241,7 @@ while True:
 
 @pytest.mark.slow
 def test_a_fixed_number_of_messages_and_idle_connections(bench: Any, compiler: None) -> None:
-    server, load = (str(bench.compiled.compiled(ROOT / "bench" / name)) for name in ("rivals/upper_c.c", "load.c"))
+    server, load = (str(bench.compiled.compiled(file)) for file in (RIVALS / "upper_c.c", LOAD))
     cpu, other = bench.processes.cpus()
     with bench.processes.started([server, "0"], cpu) as program:
         command = [load, program.line(30), "50", "2000", "0", "0", "--active", "5", "--messages", "1003"]
@@ -236,7 +252,7 @@ def test_a_fixed_number_of_messages_and_idle_connections(bench: Any, compiler: N
 
 @pytest.mark.slow
 def test_in_lockstep_every_message_is_sent_and_answered(bench: Any, compiler: None) -> None:
-    server, load = (str(bench.compiled.compiled(ROOT / "bench" / name)) for name in ("rivals/upper_c.c", "load.c"))
+    server, load = (str(bench.compiled.compiled(file)) for file in (RIVALS / "upper_c.c", LOAD))
     cpu, other = bench.processes.cpus()
     with bench.processes.started([server, "0"], cpu) as program:
         port = program.line(30)
@@ -249,7 +265,7 @@ def test_in_lockstep_every_message_is_sent_and_answered(bench: Any, compiler: No
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_instructions_are_counted(bench: Any, compiler: None) -> None:
-    load, server = (str(bench.compiled.compiled(ROOT / "bench" / name)) for name in ("load.c", "rivals/upper_c.c"))
+    load, server = (str(bench.compiled.compiled(file)) for file in (LOAD, RIVALS / "upper_c.c"))
     found = bench.instructions.instructions_per_message("test", [server, "0"], {}, load, 10)
     assert found["tool"] == "callgrind"
     assert found["value"] > 32  # it has upper-cased as many bytes
@@ -269,14 +285,14 @@ def test_instructions_are_counted(bench: Any, compiler: None) -> None:
     ],
 )
 def test_task_programs_print_their_value(program: str, library: str, size: str, key: str) -> None:
-    command = [sys.executable, str(ROOT / f"bench/rivals/{program}.py"), library, size]
+    command = [sys.executable, str(RIVALS / f"{program}.py"), library, size]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert key in json.loads(done.stdout)
 
 
 @pytest.mark.slow
 def test_the_million_in_small() -> None:
-    command = [sys.executable, str(ROOT / "bench/rivals/million.py"), "500"]
+    command = [sys.executable, str(RIVALS / "million.py"), "500"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     found = json.loads(done.stdout)
     assert (found["tasks"], found["problems"]) == (500, [])

@@ -1,10 +1,18 @@
 /* The load generator: N connections to one upper-case server, each a closed loop: send, wait for the reply, check, count.
  *
- *   load PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS [--active A] [--messages M] [--pid P] [--lockstep]
+ *   load PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS [--active A] [--messages M] [--pid P] [--lockstep] [--hold S]
+ *        [--patience S] [--think US] [--end]
  *
  *   --active A     only A connections talk after their first message, the others stay open and idle
  *   --messages M   ends after exactly M messages instead of after SECONDS, without a warm-up: for counting instructions
- *   --pid P        also reports the CPU seconds that process P, the server, used in the measured time
+ *   --pid P        also reports the CPU seconds that process P, the server, used in the measured time, and its memory
+ *                  (PSS) before the first connection and when each had its first answer
+ *   --hold S       with --pid: before that, all connections are silent for S seconds; reports the server's CPU seconds
+ *   --patience S   waits S seconds for the first answers and then goes on with the connections that got one; without it,
+ *                  it is an error if one gets none
+ *   --end          with --pid: ends the server (SIGTERM) before it closes its connections: for counting, too
+ *   --think US     with --messages: a message is sent on each connection, and US after the last reply the next one. So a
+ *                  server that a tracer slows down finds no message there before it has asked, as when nobody traces it
  *   --lockstep     with --messages and --pid: one message on each connection, all there before the server sees the first,
  *                  then all replies. So the server waits once for each message and each of its polls finds the same work,
  *                  however fast this process happens to be.
@@ -42,18 +50,21 @@ enum {
     CONNECTIONS_A_SOURCE = 20000, /* one address has some 28,000 ephemeral ports to one destination */
     EVENTS = 1024,
     LETTERS = 26,
-    SUB_BUCKETS = 32,           /* for each power of two: a percentile is off by 3 % at most */
-    BUCKETS = 32 * SUB_BUCKETS,
+    SUB_BITS = 7,
+    SUB_BUCKETS = 1 << SUB_BITS, /* for each power of two: a percentile is off by 0.8 % at most */
+    BUCKETS = 36 * SUB_BUCKETS, /* of nanoseconds, to more than an hour */
 };
 
 static const uint64_t SECOND = 1000000000;
 static const uint64_t PATIENCE_NS = 60 * 1000000000ull; /* for all connections together to open and to answer once */
+static const uint64_t STALLED_NS = 10 * 1000000000ull; /* without any first answer, while some are due */
 static const uint64_t DRAIN_NS = 5 * 1000000000ull;
 
 struct connection {
     int fd;
     bool waiting;       /* a message is under way */
     bool talks;         /* sends again after a reply */
+    bool answered;      /* has had its first answer */
     size_t sent, received;
     unsigned letter;    /* where in the alphabet the message under way begins: no two in a row are equal */
     uint64_t since_ns, messages;
@@ -90,21 +101,21 @@ static uint64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 
 /* --- Percentiles */
 
-static unsigned bucket_of(uint64_t us) {
-    if (us < 2 * SUB_BUCKETS) return (unsigned)us;
-    unsigned shift = 63 - (unsigned)__builtin_clzll(us) - 5;
-    unsigned bucket = shift * SUB_BUCKETS + (unsigned)(us >> shift);
+static unsigned bucket_of(uint64_t ns) {
+    if (ns < 2 * SUB_BUCKETS) return (unsigned)ns;
+    unsigned shift = 63 - (unsigned)__builtin_clzll(ns) - SUB_BITS;
+    unsigned bucket = shift * SUB_BUCKETS + (unsigned)(ns >> shift);
     return bucket < BUCKETS ? bucket : BUCKETS - 1;
 }
 
-static uint64_t percentile_us(double share) {
+static double percentile_us(double share) {
     uint64_t seen = 0, wanted = (uint64_t)(share * (double)messages);
     for (unsigned bucket = 0; bucket < BUCKETS; bucket++) {
         seen += histogram[bucket];
         if (seen > wanted) {
-            if (bucket < 2 * SUB_BUCKETS) return bucket;
+            if (bucket < 2 * SUB_BUCKETS) return bucket / 1e3;
             unsigned shift = bucket / SUB_BUCKETS - 1;
-            return (uint64_t)(bucket - shift * SUB_BUCKETS) << shift;
+            return (double)((uint64_t)(bucket - shift * SUB_BUCKETS) << shift) / 1e3;
         }
     }
     return 0;
@@ -152,11 +163,12 @@ static void hear(struct connection *c) {
         c->received += (size_t)n;
         if (c->received < size) continue;
         c->waiting = false;
+        c->answered = true;
         in_flight--;
         if (measuring) {
             messages++;
             c->messages++;
-            histogram[bucket_of((now_ns() - c->since_ns) / 1000)]++;
+            histogram[bucket_of(now_ns() - c->since_ns)]++;
         }
         if (c->talks) say(c);
         return;
@@ -222,30 +234,82 @@ static void connect_all(void) {
     }
 }
 
-/* Brings every connection into its steady state: accepted, its task started and parked again. */
-static void greet_all(void) {
-    uint64_t deadline = now_ns() + PATIENCE_NS;
+/* Brings every connection into its steady state: accepted, its task started and parked again. Returns how many are. */
+static int greet_all(uint64_t patience_ns) {
+    uint64_t deadline = now_ns() + (patience_ns ? patience_ns : PATIENCE_NS), last_progress = now_ns(), open = 0;
+    int answered = 0;
     for (int i = 0; i < connection_count; i++) say(&connections[i]);
-    while (in_flight && now_ns() < deadline) turn(deadline);
-    if (in_flight) die("%llu of %d connections got no answer in 60 s", (unsigned long long)in_flight, connection_count);
+    while (in_flight && now_ns() < deadline) {
+        if (in_flight != open) open = in_flight, last_progress = now_ns();
+        if (now_ns() - last_progress > STALLED_NS) break; /* there is no hope for the rest */
+        turn(deadline < last_progress + STALLED_NS ? deadline : last_progress + STALLED_NS);
+    }
     if (errors) die("%llu of %d first answers were wrong", (unsigned long long)errors, connection_count);
+    if (in_flight && !patience_ns)
+        die("%llu of %d connections got no answer", (unsigned long long)in_flight, connection_count);
+    for (int i = 0; i < connection_count; i++) {
+        answered += connections[i].answered;
+        connections[i].waiting = false;
+    }
+    in_flight = 0;
+    return answered;
 }
 
-/* Waits until process *pid* is in *state*: S for asleep, T for stopped (proc_pid_stat(5)). */
+/* The proportional set size of process *pid*, in bytes (proc_pid_smaps(5)): what is shared counts in parts. */
+static long long pss_of(int pid) {
+    char path[64], line[256];
+    long long kilobytes = 0;
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
+    FILE *file = fopen(path, "r");
+    if (!file) return -1;
+    while (fgets(line, sizeof line, file) && sscanf(line, "Pss: %lld kB", &kilobytes) != 1) {}
+    fclose(file);
+    return kilobytes * 1024;
+}
+
+static void stay_silent(uint64_t length_ns) {
+    uint64_t deadline = now_ns() + length_ns;
+    while (now_ns() < deadline) turn(deadline); /* a server that speaks unasked is found out */
+}
+
+static void run_with_pauses(uint64_t think_ns, int active) {
+    while (budget && !errors) {
+        stay_silent(think_ns);
+        for (int i = 0; i < active; i++) say(&connections[i]);
+        for (uint64_t deadline = now_ns() + PATIENCE_NS; in_flight && now_ns() < deadline;) turn(deadline);
+        if (in_flight) return; /* reported as unanswered */
+    }
+}
+
+/* The state of process *pid* as in proc_pid_stat(5); 0 when it is gone. */
+static char state_of(int pid) {
+    char path[64], line[512] = "", *end;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (!file) return 0;
+    if (!fgets(line, sizeof line, file)) line[0] = 0;
+    fclose(file);
+    end = strrchr(line, ')'); /* the name before it may hold anything */
+    return end && end[1] ? end[2] : 0;
+}
+
+/* Waits until process *pid* is in *state*: S for asleep, T for stopped. */
 static void await_state(int pid, char state) {
-    uint64_t deadline = now_ns() + PATIENCE_NS;
-    while (now_ns() < deadline) {
-        char path[64], line[512] = "", *end;
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
-        FILE *file = fopen(path, "r");
-        if (!file) die("the server, process %d, has ended", pid);
-        if (!fgets(line, sizeof line, file)) line[0] = 0;
-        fclose(file);
-        end = strrchr(line, ')'); /* the name before it may hold anything */
-        if (end && end[1] && end[2] == state) return;
-        usleep(200);
+    for (uint64_t deadline = now_ns() + PATIENCE_NS; now_ns() < deadline; usleep(200)) {
+        char now = state_of(pid);
+        if (!now) die("the server, process %d, has ended", pid);
+        if (now == state) return;
     }
     die("the server, process %d, did not get into state %c in 60 s", pid, state);
+}
+
+static void end_server(int pid) {
+    if (kill(pid, SIGTERM)) die("SIGTERM: %s", strerror(errno));
+    for (uint64_t deadline = now_ns() + PATIENCE_NS; now_ns() < deadline; usleep(1000)) {
+        char state = state_of(pid);
+        if (!state || state == 'Z' || state == 'X') return;
+    }
+    die("the server, process %d, did not end in 60 s", pid);
 }
 
 static void run_in_lockstep(int pid, int active) {
@@ -264,20 +328,26 @@ int main(int argc, char **argv) {
     static const struct option options[] = {
         {"active", required_argument, 0, 'a'}, {"messages", required_argument, 0, 'm'},
         {"pid", required_argument, 0, 'p'},    {"lockstep", no_argument, 0, 'l'},
+        {"hold", required_argument, 0, 'h'},   {"patience", required_argument, 0, 'w'},
+        {"think", required_argument, 0, 't'},  {"end", no_argument, 0, 'e'},
         {0},
     };
     int active = -1, pid = 0, option;
-    bool lockstep = false;
-    uint64_t wanted = 0;
+    bool lockstep = false, ends_server = false;
+    uint64_t wanted = 0, hold_ns = 0, patience_ns = 0, think_ns = 0;
     while ((option = getopt_long(argc, argv, "", options, 0)) != -1) {
         if (option == 'a') active = atoi(optarg);
         else if (option == 'm') wanted = strtoull(optarg, 0, 10);
         else if (option == 'p') pid = atoi(optarg);
         else if (option == 'l') lockstep = true;
+        else if (option == 'e') ends_server = true;
+        else if (option == 'h') hold_ns = (uint64_t)(atof(optarg) * 1e9);
+        else if (option == 'w') patience_ns = (uint64_t)(atof(optarg) * 1e9);
+        else if (option == 't') think_ns = (uint64_t)(atof(optarg) * 1e3);
         else return 2;
     }
     if (argc - optind != 5)
-        die("usage: load PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS [--active A] [--messages M] [--pid P] [--lockstep]");
+        die("usage: load PORT CONNECTIONS SIZE WARMUP_SECONDS SECONDS [OPTIONS]; see load.c");
     port = atoi(argv[optind]);
     connection_count = atoi(argv[optind + 1]);
     size = (size_t)atol(argv[optind + 2]);
@@ -285,6 +355,8 @@ int main(int argc, char **argv) {
     if (port < 1 || connection_count < 1 || size < 1) die("PORT, CONNECTIONS and SIZE must be at least 1");
     if (active < 0 || active > connection_count) active = connection_count;
     if (lockstep && (!pid || !wanted)) die("--lockstep needs --pid and --messages");
+    if ((hold_ns || ends_server) && !pid) die("--hold and --end need --pid");
+    if (think_ns && (!wanted || lockstep)) die("--think needs --messages, and excludes --lockstep");
 
     connections = calloc((size_t)connection_count, sizeof *connections);
     lower = malloc(size + LETTERS), upper = malloc(size + LETTERS), reply = malloc(size + 1);
@@ -299,10 +371,19 @@ int main(int argc, char **argv) {
     clockid_t server_clock;
     if (pid && clock_getcpuclockid(pid, &server_clock)) die("no CPU clock of process %d", pid);
 
+    long long pss_before = pid ? pss_of(pid) : -1;
     uint64_t began = now_ns();
     connect_all();
-    greet_all();
-    double connect_seconds = (double)(now_ns() - began) / 1e9;
+    int answered = greet_all(patience_ns);
+    double connect_seconds = (double)(now_ns() - began) / 1e9, idle_cpu_seconds = 0, idle_seconds = 0;
+    long long pss_after = pid ? pss_of(pid) : -1;
+    if (hold_ns) {
+        stay_silent(hold_ns / 10); /* whatever the server still had to do */
+        uint64_t cpu = clock_ns(server_clock), from = now_ns();
+        stay_silent(hold_ns);
+        idle_cpu_seconds = (double)(clock_ns(server_clock) - cpu) / 1e9;
+        idle_seconds = (double)(now_ns() - from) / 1e9;
+    }
 
     if (wanted) {
         budget = wanted;
@@ -313,8 +394,9 @@ int main(int argc, char **argv) {
     /* The talking ones are spread over the idle ones, as in life. */
     uint64_t start = now_ns() + warmup_ns;
     uint64_t server_before = pid ? clock_ns(server_clock) : 0, own_before = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    for (int i = 0; i < active && !lockstep; i++) {
+    for (int i = 0; i < active && !lockstep && !think_ns; i++) {
         struct connection *c = &connections[(uint64_t)i * (uint64_t)connection_count / (uint64_t)active];
+        if (!c->answered) continue;
         c->talks = true;
         say(c);
     }
@@ -326,6 +408,7 @@ int main(int argc, char **argv) {
         start = now_ns();
     }
     if (lockstep) run_in_lockstep(pid, active);
+    if (think_ns) run_with_pauses(think_ns, active);
     uint64_t end = start + measured_ns;
     while (now_ns() < end && in_flight) turn(end);
     measuring = false;
@@ -336,18 +419,21 @@ int main(int argc, char **argv) {
     budget = 0;
     for (uint64_t deadline = now_ns() + DRAIN_NS; in_flight && now_ns() < deadline;) turn(deadline);
 
+    if (ends_server) end_server(pid);
+
     uint64_t fewest = active ? UINT64_MAX : 0, most = 0;
     for (int i = 0; i < connection_count; i++) {
         if (!connections[i].talks && !connections[i].messages) continue;
         if (connections[i].messages < fewest) fewest = connections[i].messages;
         if (connections[i].messages > most) most = connections[i].messages;
     }
-    printf("{\"messages\": %llu, \"seconds\": %.6f, \"errors\": %llu, \"unanswered\": %llu, \"p50_us\": %llu, \"p99_us\": %llu, "
+    printf("{\"messages\": %llu, \"seconds\": %.6f, \"errors\": %llu, \"unanswered\": %llu, \"p50_us\": %.3f, \"p99_us\": %.3f, "
            "\"cpu_seconds\": %.6f, \"server_cpu_seconds\": %.6f, \"connect_seconds\": %.6f, "
-           "\"fewest_a_connection\": %llu, \"most_a_connection\": %llu}\n",
+           "\"fewest_a_connection\": %llu, \"most_a_connection\": %llu, \"answered\": %d, \"pss_before\": %lld, "
+           "\"pss_after\": %lld, \"idle_seconds\": %.6f, \"idle_cpu_seconds\": %.6f}\n",
            (unsigned long long)messages, (double)(stop - start) / 1e9, (unsigned long long)errors,
-           (unsigned long long)in_flight, (unsigned long long)percentile_us(0.50), (unsigned long long)percentile_us(0.99),
+           (unsigned long long)in_flight, percentile_us(0.50), percentile_us(0.99),
            (double)(own_after - own_before) / 1e9, (double)(server_after - server_before) / 1e9, connect_seconds,
-           (unsigned long long)fewest, (unsigned long long)most);
+           (unsigned long long)fewest, (unsigned long long)most, answered, pss_before, pss_after, idle_seconds, idle_cpu_seconds);
     return 0;
 }

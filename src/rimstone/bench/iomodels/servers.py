@@ -1,0 +1,97 @@
+"""The servers that are compared: each IO model that rimstone has, on both cores, and what others make of the same task.
+
+IO models are found, not listed: what `rimstone.iomodel` knows is here, and what does not work on this machine is
+skipped with the model's own reason.
+"""
+
+from dataclasses import dataclass
+
+from rimstone import iomodel
+from rimstone._core import core
+from rimstone.bench.registry import PURE
+
+__all__ = ["FAMILIES", "PURE_SUFFIX", "Server", "choose", "servers"]
+
+PURE_SUFFIX = "-pure"
+
+FAMILIES = {
+    "blocking": "blocking",
+    "nonblocking": "non-blocking",
+    "select": "multiplexing",
+    "poll": "multiplexing",
+    "epoll": "multiplexing",
+    "kqueue": "multiplexing",
+    "uring": "asynchronous",
+    "completion_threads": "asynchronous",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One upper-case server.
+
+    Attributes:
+        name: Unique; an IO model of rimstone has its own name.
+        family: One of the four that textbooks know, or "other".
+        group: Whose it is: "C", "rimstone", "rimstone, pure core" or "Python".
+        file: The program, in `rivals/`.
+        environment: Variables added to the environment.
+        needs: Module without which it is skipped.
+        unavailable: Why it does not work here; None if it does.
+        serves_one: It talks to one client at a time.
+    """
+
+    name: str
+    family: str
+    group: str
+    file: str
+    environment: tuple[tuple[str, str], ...] = ()
+    needs: str = "rimstone"
+    unavailable: str | None = None
+    serves_one: bool = False
+
+
+OTHERS = (
+    Server("c-threads", "blocking", "C", "upper_c_threads.c"),
+    Server("c-epoll", "multiplexing", "C", "upper_c.c"),
+    Server("c-uring", "asynchronous", "C", "upper_c_uring.c"),
+    Server("blocking", "blocking", "Python", "upper_blocking.py", serves_one=True),
+    Server("threads", "blocking", "Python", "upper_threads.py"),
+    Server("gevent", "multiplexing", "Python", "upper_gevent.py", needs="gevent"),
+    Server("uvloop-streams", "multiplexing", "Python", "upper_uvloop_streams.py", needs="uvloop"),
+    Server("uvloop-protocol", "multiplexing", "Python", "upper_uvloop_protocol.py", needs="uvloop"),
+)
+
+
+def servers() -> list[Server]:
+    """All of them, rimstone's first."""
+    found = [_rimstone(name, reason) for name, reason in iomodel.available().items()]
+    if core() == "compiled":
+        found += [_rimstone(name, reason, pure=True) for name, reason in iomodel.available().items()]
+    return [*found, *OTHERS]
+
+
+def _rimstone(model: str, reason: str | None, *, pure: bool = False) -> Server:
+    return Server(
+        # A server of the family "blocking" that rimstone itself may have is not the one above.
+        ("rimstone-" if model == "blocking" else "") + model + (PURE_SUFFIX if pure else ""),
+        FAMILIES.get(model, "other"),
+        "rimstone, pure core" if pure else "rimstone",
+        "upper_rimstone.py",
+        (("RIMSTONE_IO_MODEL", model), *(PURE if pure else ())),
+        unavailable=reason,
+    )
+
+
+def choose(names: list[str]) -> list[Server]:
+    """The servers with these names, all when there are none.
+
+    Raises:
+        ValueError: there is no such server.
+    """
+    found = servers()
+    known = {server.name for server in found}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r} is no server; use some of {', '.join(server.name for server in found)}")
+    return [server for server in found if not names or server.name in names]
