@@ -62,7 +62,7 @@ def test_an_unknown_name_gets_one_line_with_the_groups() -> None:
     done = run("uper")
     assert (done.returncode, done.stdout) == (2, "")
     assert "'uper' is no benchmark" in done.stderr
-    assert "upper, many, switch, spawn, memory, instructions, million" in done.stderr
+    assert "upper, many, switch, spawn, memory, file, instructions, million" in done.stderr
 
 
 @pytest.mark.slow

@@ -129,6 +129,14 @@ def memory(rival: str) -> Measurement:
     return program("memory", rival, "bytes a task", "bytes_per_task")
 
 
+def lateness(process: str, cache: str) -> Measurement:
+    """The worst lateness of a sibling's 1 ms timer while 1 GB is read from a file, in pieces of 1 MB."""
+    arguments = (process, "pieces", cache)
+    return Measurement(
+        f"file {process} {cache}", "lateness_while_reading.py", "ms", "program", value="ms_most", arguments=arguments
+    )
+
+
 RIMSTONE = server("rimstone", "upper_rimstone.py")
 RIMSTONE_TIMEOUT = server("rimstone-timeout", "upper_rimstone_timeout.py")
 RIMSTONE_PURE = server("rimstone-pure", "upper_rimstone.py", pure=True)
@@ -195,6 +203,18 @@ ROWS = (
     ),
     Row("memory-greenlet", "... against a bare greenlet", memory("rimstone"), memory("greenlet"), at_most=True),
     Row("memory-asyncio", "... against an asyncio task", memory("rimstone"), memory("asyncio"), at_most=True),
+    *(
+        Row(
+            f"file-{cache}",
+            f"a sibling's timer while 1 GB is read ({cache}): worst lateness, patched against not",
+            lateness("patched", cache),
+            lateness("unpatched", cache),
+            1.0,
+            at_most=True,
+            on_request=True,
+        )
+        for cache in ("cold", "cached")
+    ),
     Row(
         "instructions-rimstone",
         "upper-case server, 50 connections: instructions a message",
