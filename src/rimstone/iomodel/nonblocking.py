@@ -29,6 +29,7 @@ from typing import Any
 
 from rimstone import _originals, clock
 from rimstone.iomodel._level import LevelModel
+from rimstone.iomodel._pause import Pause
 from rimstone.iomodel.base import READ, WRITE, Scheduler
 
 __all__ = ["NonblockingModel"]
@@ -60,7 +61,7 @@ class NonblockingModel(LevelModel):
         Raises:
             ValueError: *longest_pause*, or RIMSTONE_BACKOFF_MS, is no time.
         """
-        self._pause = _Pause()
+        self._pause = Pause()
         super().__init__(scheduler, self._pause)
         self.longest_pause = _longest_pause(longest_pause, type(self).longest_pause)
         self._questions: dict[int, Any] = {}  # descriptor -> a poll object that has no other one
@@ -100,30 +101,6 @@ class NonblockingModel(LevelModel):
                     fd, (READ if mask & (_READABLE | _ENDED) else 0) | (WRITE if mask & (_WRITABLE | _ENDED) else 0)
                 )
         return found
-
-
-class _Pause:
-    """A sleep that `set` cuts short, or the next one. It needs no descriptor, so nobody must be asked about it."""
-
-    def __init__(self) -> None:
-        self._lock = _originals.allocate_lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Any thread, also from a signal handler."""
-        try:
-            self._lock.release()
-        except RuntimeError:
-            pass  # somebody was faster, and it has not been noticed yet
-
-    def is_cut_short(self, seconds: float | None) -> bool:
-        """Sleep, None for ever; True if `set` was called, before or meanwhile."""
-        if seconds is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=seconds) if seconds > 0 else self._lock.acquire(blocking=False)
-
-    def close(self) -> None:
-        """There is nothing to give back."""
 
 
 def _longest_pause(given: float | None, default: float) -> float:
