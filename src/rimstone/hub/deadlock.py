@@ -32,10 +32,12 @@ def deadlock_of(hub: "Hub") -> str | None:
     """
     # In this order: a thread that has ended before it could be counted has woken whom it wanted to before we look at
     # the hubs.
-    harmless = watchdog.harmless_threads()
+    harmless = _harmless_threads(hub)
     threads = _thread._count() + 1 - harmless  # the main thread is not counted
     stuck = _stuck_hubs(hub)
     if len(stuck) != threads or _native_threads() != threads + harmless or _has_handlers():
+        return None
+    if _harmless_threads(hub) != harmless:  # one has begun or ended while we counted
         return None
     # Once more, since one hub may wake another between our looks at the two. One that was just beginning to wait has
     # another beat by now, and is looked at again.
@@ -72,6 +74,11 @@ def _describe(task: "TaskCore", waits: "Waits", place: str) -> str:
 def _stuck_hubs(hub: "Hub") -> "list[tuple[Hub, int]]":
     """Those where nothing is left to do, with their beats, which tell whether they have run meanwhile."""
     return [(other, other.beats) for other in hub.all() if other.is_stuck()]
+
+
+def _harmless_threads(hub: "Hub") -> int:
+    """The watchdog's, and those of IO models: they do nothing for a hub that waits for no descriptor."""
+    return watchdog.harmless_threads() + sum(other.io.threads() for other in hub.all())
 
 
 def _native_threads() -> int:

@@ -249,6 +249,10 @@ class IOModel:
         """True while a task waits for a descriptor."""
         raise NotImplementedError
 
+    def threads(self) -> int:
+        """How many threads of its own it has now. While `waits` is False they wake nobody (see `hub/deadlock.py`)."""
+        return 0
+
     def wake(self) -> None:
         """End a `poll` that waits, or the next one. Any thread, also from a signal handler."""
         raise NotImplementedError
