@@ -7,6 +7,7 @@ import os
 
 from rimstone.errors import IOModelUnavailable
 from rimstone.iomodel.base import IOModel
+from rimstone.iomodel.completion_threads import CompletionThreadsModel
 from rimstone.iomodel.epoll import EpollModel
 from rimstone.iomodel.kqueue import KqueueModel
 from rimstone.iomodel.nonblocking import NonblockingModel
@@ -16,8 +17,15 @@ from rimstone.iomodel.uring import UringModel
 
 __all__ = ["IOModel", "available", "choose"]
 
-# Best first.
-_MODELS: tuple[type[IOModel], ...] = (EpollModel, UringModel, KqueueModel, PollModel, SelectModel, NonblockingModel)
+_MODELS: tuple[type[IOModel], ...] = (  # best first
+    EpollModel,
+    UringModel,
+    KqueueModel,
+    PollModel,
+    SelectModel,
+    NonblockingModel,
+    CompletionThreadsModel,
+)
 
 
 def available() -> dict[str, str | None]:

@@ -24,9 +24,9 @@ cdef class ReadinessModel(IOModel):
     @cython.locals(scheduler=Scheduler)
     cdef _wake(self, SocketEntry entry, waiting)
     cdef _wake_by_number(self, dict waiting, Py_ssize_t fd)
-    cdef _delist(self, int fd, task)
+    cpdef _delist(self, int fd, task)
     @cython.locals(scheduler=Scheduler)
-    cdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
+    cpdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
     cdef int _waited(self, SocketEntry entry, sock, int reason) except -1
     @cython.locals(waits=Waiting)
     cdef _enlist_at(self, SocketEntry entry, int direction, task, double until)
@@ -35,7 +35,7 @@ cdef class ReadinessModel(IOModel):
     @cython.locals(fd=int)
     cdef _come_back(self, SocketEntry entry, sock)
     @cython.locals(scheduler=Scheduler, entries=list, fd=int, entry=SocketEntry)
-    cdef SocketEntry _entry_of(self, sock)
+    cpdef SocketEntry _entry_of(self, sock)
     @cython.locals(entry=SocketEntry, until=double)
     cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
     @cython.locals(task=Waiting, entry=SocketEntry)
