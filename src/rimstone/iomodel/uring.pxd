@@ -19,7 +19,7 @@ cdef class UringModel(ReadinessModel):
     cdef int _ended(self, Operation operation, sock, int direction, int reason) except? -1
     cdef int _await(self, Operation operation, SocketEntry entry, sock, int direction, double until) except? -1
     @cython.locals(operation=Operation)
-    cdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
+    cpdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
     @cython.locals(operation=Operation, reason=int)
     cpdef wait(self, int fd, int events, deadline=*)
     cpdef _disarm(self, SocketEntry entry)

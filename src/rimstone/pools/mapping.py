@@ -162,12 +162,12 @@ class LazyCalls(Generic[T, R]):
             if inputs is None or submit is None or self._stopped:
                 return None
             try:
-                args = next(inputs)
-            except StopIteration:
-                self._exhaust()
-                return None
+                args = next(inputs, None)
             except Exception as error:  # noqa: BLE001 - the consumer gets it, after the results of the inputs before
                 self._fail(error)
+                return None
+            if args is None:  # not told by StopIteration: a Ctrl-C while it is handled would show its traceback, too
+                self._exhaust()
                 return None
             if self._stopped:
                 return None
