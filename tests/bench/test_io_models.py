@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from rimstone import iomodel
-from rimstone.bench import compiled, measure, processes, syscalls
+from rimstone.bench import compiled, counting, measure, processes, syscalls
 from rimstone.bench.iomodels import chart, claims, plan, servers, tables
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.limits import LIMITS
@@ -137,6 +138,23 @@ def test_system_calls_are_counted_exactly(compiler: None, monkeypatch: pytest.Mo
         pytest.skip(found["failed"])  # a container may forbid to trace
     assert found["value"] == pytest.approx(3, abs=0.01)  # epoll_wait, recv, send
     assert found["by_name"].get("sendto", 1.0) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_server_under_a_tool_does_not_outlive_a_failure(tmp_path: Path) -> None:
+    tool = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
+    program = (
+        "import os, sys, time; print(7, flush=True); open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    load = tmp_path / "load"
+    load.write_text(
+        f"#!/bin/sh\nuntil [ -s '{tmp_path}/pid' ]; do sleep 0.01; done\necho 'load: no luck' >&2; exit 1\n"
+    )
+    load.chmod(0o755)
+    began = time.monotonic()
+    with pytest.raises(processes.Failed, match="no luck"):
+        counting.run_counted(tool, [sys.executable, "-c", program, str(tmp_path / "pid")], {}, str(load), 1, 1)
+    assert time.monotonic() - began < 45, "it was waited for: it holds the pipe on which it has printed its port"
 
 
 def test_both_tools_output_is_understood(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ its connections and its end do not count. Read instructions.py and syscalls.py f
 
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rimstone.bench.processes import Failed, cpus, output_of, started
@@ -48,18 +50,32 @@ def run_counted(
     with started([*tool, *command], cpus()[0], {**environment, "PYTHONHASHSEED": "0"}) as server:
         port = server.line(START_SECONDS)
         pid = _only_child(server.pid) if is_child else server.pid
-        arguments = [port, str(connections), str(SIZE_BYTES), "0", "0", "--messages", str(messages), "--pid", str(pid)]
-        arguments.append("--end")  # before the connections close; the tools report on a program that dies so
-        try:
-            raw = json.loads(output_of([load, *arguments, *options], cpus()[1], LOAD_SECONDS))
-        except Failed as reason:
-            raise Failed(f"{said_by_load(reason)}{server.last_words()}") from None
-        if raw["errors"] or raw["messages"] != messages:
-            raise Failed(f"{raw['errors']} errors, {raw['messages']} of {messages} messages{server.last_words()}")
-        try:
-            server.process.wait(timeout=END_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"{os.path.basename(tool[0])} did not end in time{server.last_words()}") from None
+        with _ended(pid):
+            arguments = [port, str(connections), str(SIZE_BYTES), "0", "0", "--messages", str(messages)]
+            # Ended before the connections close; the tools report on a program that dies of a signal too.
+            arguments += ["--pid", str(pid), "--end", *options]
+            try:
+                raw = json.loads(output_of([load, *arguments], cpus()[1], LOAD_SECONDS))
+            except Failed as reason:
+                raise Failed(f"{said_by_load(reason)}{server.last_words()}") from None
+            if raw["errors"] or raw["messages"] != messages:
+                raise Failed(f"{raw['errors']} errors, {raw['messages']} of {messages} messages{server.last_words()}")
+            try:
+                server.process.wait(timeout=END_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise Failed(f"{os.path.basename(tool[0])} did not end in time{server.last_words()}") from None
+
+
+@contextmanager
+def _ended(pid: int) -> Iterator[None]:
+    """Kill the process when the block ends, if it is still there: a killed tool leaves its child alive, pipe open."""
+    pidfd = os.pidfd_open(pid)  # the number may belong to somebody else by then
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
 
 
 def said_by_load(reason: Failed) -> str:
