@@ -51,6 +51,15 @@ def test_every_io_model_is_found_and_an_unavailable_one_says_why(monkeypatch: py
     assert tables.reasons(planned, Figures(results), owners) == ["telepathy: skipped: nobody listens"]
 
 
+def test_nonblocking_is_also_measured_without_its_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iomodel, "available", lambda: {"nonblocking": None})
+    (spinning,) = servers.choose([servers.SPINNING])
+    assert dict(spinning.environment) == {"RIMSTONE_IO_MODEL": "nonblocking", "RIMSTONE_BACKOFF_MS": "0"}
+    monkeypatch.setattr(iomodel, "available", lambda: {"epoll": None})
+    with pytest.raises(ValueError, match="is no server"):
+        servers.choose([servers.SPINNING])
+
+
 def test_models_of_this_machine_are_there() -> None:
     names = [server.name for server in servers.servers()]
     assert set(iomodel.available()) - {"blocking"} <= set(names)

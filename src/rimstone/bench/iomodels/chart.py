@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.plan import calls_of, cell
-from rimstone.bench.iomodels.servers import Server
+from rimstone.bench.iomodels.servers import SPINNING, Server
 from rimstone.bench.plot import INK, STEP, TITLE, Axes, Bar, Line, bars, document, lines, text
 
 __all__ = ["draw"]
@@ -24,6 +24,7 @@ COLOURS = {
     "threads": "#b5651d",
     "blocking": "#7a4a1d",
     "nonblocking": "#c0272d",
+    SPINNING: "#f1948a",
     "select": "#9ecae1",
     "poll": "#4a90c2",
     "epoll": "#08519c",

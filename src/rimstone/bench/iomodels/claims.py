@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.plan import MANY, MANY_ACTIVE, PHASES, cell
+from rimstone.bench.iomodels.servers import SPINNING
 
 __all__ = ["CLAIMS", "Claim", "judged"]
 
@@ -77,10 +78,10 @@ def _burns(figures: Figures) -> Judgement:
     if bare is None or sleeping is None:
         return None, _why(figures, "phases nonblocking")
     said = f"a bare loop uses {bare:.0%} of a core while it waits, epoll {sleeping:.1%}"
-    ours = figures.of("nonblocking", 500, key="idle_cpu_share")
-    theirs = figures.of("epoll", 500, key="idle_cpu_share")
-    if ours is not None and theirs is not None:
-        said += f"; 500 silent connections: rimstone's nonblocking {ours:.0%} (as it is set), its epoll {theirs:.1%}"
+    for name, how in ((SPINNING, "without back-off"), ("nonblocking", "with back-off"), ("epoll", "asleep")):
+        share = figures.of(name, 500, key="idle_cpu_share")
+        if share is not None:
+            said += f"; {name} ({how}), with 500 silent connections: {share:.1%}"
     return bare > BURNT and sleeping < ASLEEP, said
 
 

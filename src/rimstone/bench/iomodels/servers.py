@@ -4,15 +4,16 @@ IO models are found, not listed: what `rimstone.iomodel` knows is here, and what
 skipped with the model's own reason.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rimstone import iomodel
 from rimstone._core import core
 from rimstone.bench.registry import PURE
 
-__all__ = ["FAMILIES", "PURE_SUFFIX", "Server", "choose", "servers"]
+__all__ = ["FAMILIES", "PURE_SUFFIX", "SPINNING", "Server", "choose", "servers"]
 
 PURE_SUFFIX = "-pure"
+SPINNING = "nonblocking-spinning"  # without a back-off: what non-blocking costs is to be seen
 
 FAMILIES = {
     "blocking": "blocking",
@@ -66,6 +67,10 @@ OTHERS = (
 def servers() -> list[Server]:
     """All of them, rimstone's first."""
     found = [_rimstone(name, reason) for name, reason in iomodel.available().items()]
+    for server in found:
+        if server.name == "nonblocking":
+            environment = (*server.environment, ("RIMSTONE_BACKOFF_MS", "0"))
+            found = [*found, replace(server, name=SPINNING, environment=environment)]
     if core() == "compiled":
         found += [_rimstone(name, reason, pure=True) for name, reason in iomodel.available().items()]
     return [*found, *OTHERS]
