@@ -4,9 +4,14 @@ No slow disk is at hand: a file that is not in the page cache is one whose RWF_N
 it is held by a gate that only a sibling opens. Were the hub's own thread in there, the test would never end.
 """
 
+import functools
+
 import pytest
 
-from rimstone.testing.patched import in_patched_process, run_script
+from rimstone.testing.patched import in_patched_process as in_patched
+from rimstone.testing.patched import run_script
+
+in_patched_process = functools.partial(in_patched, files=True)
 
 
 def gate_in(module, name):
@@ -378,7 +383,7 @@ def test_functions_stay_functions_in_a_class():
 def test_finalizers_at_the_end_of_the_interpreter():
     done = run_script(
         "import rimstone.monkey, sys\n"
-        "rimstone.monkey.patch_all()\n"
+        "rimstone.monkey.patch_all(files=True)\n"
         "import os\n"
         "from rimstone import spawn, sleep\n"
         "spawn(sleep, 0).get()\n"

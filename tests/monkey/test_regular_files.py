@@ -1,8 +1,13 @@
 """open in a patched process: the classes people know, siblings that run meanwhile, one task at a time in each file."""
 
+import functools
+
 import pytest
 
-from rimstone.testing.patched import in_patched_process, run_script
+from rimstone.testing.patched import in_patched_process as in_patched
+from rimstone.testing.patched import run_script
+
+in_patched_process = functools.partial(in_patched, files=True)
 
 
 def reads_by_thread():
@@ -478,7 +483,7 @@ def test_files_are_flushed_when_the_interpreter_ends(tmp_path, kept, tasks):
     done = run_script(
         "import rimstone.monkey, sys, warnings\n"
         "warnings.simplefilter('ignore')\n"
-        f"rimstone.monkey.patch_all()\n{tasks}\n"
+        f"rimstone.monkey.patch_all(files=True)\n{tasks}\n"
         f"file = open({str(tmp_path / 'file')!r}, 'w')\nfile.write('data')\n{kept}\n"
     )
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
@@ -529,10 +534,10 @@ def test_warning_about_the_encoding_names_the_callers_line(tmp_path, encoding):
 
     script = tmp_path / "script.py"
     script.write_text(
-        f"import rimstone.monkey\nrimstone.monkey.patch_all()\nimport os\nopen(os.devnull{encoding}).close()\n"
+        f"import os, rimstone.monkey\nrimstone.monkey.patch_all(files=True)\nopen(os.devnull{encoding}).close()\n"
     )
     done = subprocess.run(
         [sys.executable, "-X", "warn_default_encoding", script], capture_output=True, text=True, timeout=30, check=True
     )
-    told = [line for line in done.stderr.splitlines() if "script.py:4: EncodingWarning" in line]
+    told = [line for line in done.stderr.splitlines() if "script.py:3: EncodingWarning" in line]
     assert len(told) == (not encoding), done.stderr

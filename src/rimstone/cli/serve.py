@@ -12,6 +12,7 @@ from rimstone.cli.functions import load_object
 from rimstone.cli.problem import FAILED, Problem
 from rimstone.cli.tracebacks import print_users_traceback
 from rimstone.errors import IOModelUnavailable, RimstoneError
+from rimstone.machine import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from rimstone.server import StreamServer
@@ -59,6 +60,7 @@ def serve_command(
         from rimstone import monkey
 
         monkey.patch_all()  # before the handler's module is imported; worker processes do it themselves
+    raise_descriptor_limit()  # a connection needs one; worker processes do it, too
     function = load_object(handler)
     _refuse_applications(function, handler)
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rimstone._originals import RLock, Thread, allocate_lock
-from rimstone.errors import HubError
+from rimstone.errors import CannotWait
 from rimstone.hub.parking import waiter
-from rimstone.hub.scheduler import current_hub
+from rimstone.hub.timeout import throw_later
 
 __all__ = ["MOST_FILE_THREADS", "MOST_THREADS", "offload", "offload_shielded"]
 
@@ -152,18 +152,15 @@ def offload_shielded(function: Callable[..., Any], *args: Any) -> Any:
         _files.submit(job)
     except RuntimeError:
         return function(*args)
-    thrown: BaseException | None = None
+    thrown: list[BaseException] = []
     while True:
         try:
             job.waiting.park()
             break
-        except HubError:
-            raise  # this task cannot wait here; trying again would be in vain
+        except CannotWait:
+            raise  # trying again would be in vain
         except BaseException as error:
-            thrown = error
-    if thrown is not None:
-        hub = current_hub()
-        if hub is None:
-            raise thrown
-        hub.current.pending = thrown
+            thrown.append(error)
+    if thrown:
+        throw_later(thrown)
     return job.result()

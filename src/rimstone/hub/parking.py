@@ -65,6 +65,8 @@ class TaskWaiter:
     def park(self, deadline: float | None = None) -> bool:
         task: TaskCore = self._hub.current
         while not self.granted:
+            if not self._hub.may_wait():
+                self._hub.wait()  # raises
             task.waiting = self
             task.until = NEVER if deadline is None else deadline
             reason = self._hub.wait()

@@ -138,6 +138,8 @@ class Hub(Scheduler):
             BaseException: what `Task.kill` was given.
         """
         task: TaskCore = self.current
+        if self._scheduling or task.parked or self._barred:
+            self._refuse_wait(task)
         task.waiting = None
         task.until = NEVER if deadline is None else deadline
         reason = self.wait()
@@ -148,6 +150,8 @@ class Hub(Scheduler):
     def reschedule(self) -> None:
         """Let every other ready task run once, then go on: `sleep(0)`."""
         task: TaskCore = self.current
+        if self._scheduling or task.parked or self._barred:
+            self._refuse_wait(task)
         task.waiting = None
         self.wait(True)
         if task.pending is not None:
@@ -262,6 +266,7 @@ class Hub(Scheduler):
     def add_timer(self, task: TaskCore) -> None:
         """See to it that *task* (an alarm), whose `deadline` is earlier than its `timer`, fires in time."""
         self._timers.add_kept(task)
+        self.wake_if_blocked()
 
     def wake_if_blocked(self) -> None:
         """What a signal handler has just made ready must not wait for the next event. From the hub's thread."""

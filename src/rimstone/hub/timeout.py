@@ -8,12 +8,13 @@ that are due together, or a timeout and a failing `TaskGroup`, must not overwrit
 before its error was raised must take it back. Both is done here, by `Interrupts`: one for each task that needs it.
 """
 
+from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rimstone import clock
 from rimstone.hub.alarm import Alarm
-from rimstone.hub.scheduler import get_hub
+from rimstone.hub.scheduler import append_context, current_hub, get_hub
 from rimstone.hub.timers import NEVER
 
 if TYPE_CHECKING:
@@ -93,6 +94,24 @@ def interrupts_of(task: "AnyTask") -> Interrupts:
     if found is None:
         found = task._interrupts = Interrupts(task)
     return found
+
+
+def throw_later(thrown: "list[BaseException]") -> None:
+    """Raise what was *thrown* into this task during a shielded wait at its next parks, in order.
+
+    A plain thread has no next park: there it is raised at once, the last with those before as its context.
+    """
+    hub = current_hub()
+    if hub is None:
+        for earlier, later in pairwise(thrown):
+            append_context(later, earlier)
+        raise thrown[-1]
+    task = hub.current
+    for error in thrown:
+        if task.pending is None:
+            task.throw_in(error)
+        else:
+            interrupts_of(task).throw(error)
 
 
 class Timeout(BaseException):

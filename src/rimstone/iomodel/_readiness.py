@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 
 from rimstone import clock
 from rimstone.clock import monotonic
+from rimstone.errors import CannotWait
 from rimstone.iomodel import _entry
 from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, IOModel, Scheduler, Waiting
 
@@ -206,10 +207,13 @@ class ReadinessModel(IOModel):
         return reason
 
     def _enlist_at(self, entry: _entry.SocketEntry, direction: int, task: Any, until: float) -> None:
-        """*task* is about to `wait` for this socket. If that is cut short, what is left here does no harm."""
+        """*task* is about to `wait` for this socket. If that is cut short, what is left here does no harm.
+
+        A handler that may not wait is refused before anything is stored: `current` is then whoever it has struck.
+        """
         waits: Waiting = task
-        waits.waiting = entry
-        waits.until = until
+        if not self.scheduler.may_wait():
+            self.scheduler.wait()  # raises
         if self._is_displaced(entry):
             self._enlist(entry.fd, direction, task)
         elif direction == READ:
@@ -217,6 +221,8 @@ class ReadinessModel(IOModel):
         else:
             entry.writer = task if entry.writer is None else _both(entry.writer, task)
         self._arm(entry)
+        waits.waiting = entry  # last: Python code that ran before may have waited for something else
+        waits.until = until
 
     def _is_displaced(self, entry: _entry.SocketEntry) -> bool:
         """True if another socket object with the same number has the table."""
@@ -301,10 +307,13 @@ class ReadinessModel(IOModel):
         if entry is not None:
             entry.detach()
         if entry is not None or fd in self._readers or fd in self._writers:
+            waited = self._wanted(fd) != 0
             self._ready(fd, READ | WRITE)
             if entry is not None:
                 self._entries[fd] = None
             self._unwatch(fd, entry)
+            if waited:
+                self.scheduler.wake_if_blocked()  # a signal handler has closed it, and the poll goes on after that
 
     def _unwatch(self, fd: int, entry: "_entry.SocketEntry | None") -> None:
         """*fd* is going to be closed: drop its registration, if there is one."""
@@ -362,7 +371,7 @@ class ReadinessModel(IOModel):
 
     def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
         task: Waiting = self.scheduler.current
-        entry: _entry.SocketEntry = task.waiting
+        entry: _entry.SocketEntry = task.waiting or self._entry_of(sock)
         if self._waited(entry, sock, reason) == TIMEOUT:
             _timed_out()
         data = self._try_recv(entry, size_bytes, flags)
@@ -410,7 +419,8 @@ class ReadinessModel(IOModel):
             except BaseException as interruption:
                 if not done:
                     raise
-                self.scheduler.current.throw_in(interruption)
+                if not isinstance(interruption, CannotWait):  # that one is a handler's, which gets what there is
+                    self.scheduler.current.throw_in(interruption)
                 break
             if not count:
                 break

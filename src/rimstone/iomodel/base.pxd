@@ -15,6 +15,7 @@ cdef class Scheduler:
     cpdef int wait(self, bint ready=*) except -1
     cpdef reschedule(self)
     cpdef give_way(self)
+    cpdef wake_if_blocked(self)
     cpdef bint may_wait(self) except -1
     cpdef make_ready(self, task, int reason)
     cpdef happened(self, task, waiting)

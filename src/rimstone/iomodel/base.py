@@ -103,6 +103,10 @@ class Scheduler:
         """Let *task* run again; without effect on a task that is not parked."""
         raise NotImplementedError
 
+    def wake_if_blocked(self) -> None:
+        """A signal handler may have made a task ready while this thread waits in `poll`: end that. Hub's thread."""
+        raise NotImplementedError
+
     def happened(self, task: Any, waiting: object) -> None:
         """There is news of *waiting*: let *task* run again, if that is what it is parked on."""
         raise NotImplementedError

@@ -16,13 +16,20 @@ __all__ = ["is_patched", "patch_all"]
 _done: list[str] = []  # what has been patched, in order; patching is for the whole process and for good
 
 
-def patch_all() -> None:
-    """Patch files, pipes, fork, sleep, sockets, DNS, TLS, selectors, locks, joins and thread-local storage, once.
+def patch_all(*, files: bool = False) -> None:
+    """Patch fork, sleep, sockets, DNS, TLS, selectors, locks, joins and thread-local storage, once.
 
     Call it first thing in a program. rimstone's own pools do it in their worker processes, never in yours.
+
+    Args:
+        files: Also `open`, `os.read`, `os.write` and their kin, so that files and pipes let other tasks run. On trial,
+            hence not the default: an import that reads a file while another task imports the same module may see it
+            half made, and what else is known stands in docs/guides/coroutines.md.
     """
-    _patch("os", _os.patch)
-    _patch("io", _files.patch)
+    _patch("fork", _os.patch_fork)
+    if files:
+        _patch("os", _os.patch)
+        _patch("io", _files.patch)
     _patch("time", _time.patch)
     _patch("threading", _threading.patch)
     _patch("socket", _socket.patch)
@@ -49,7 +56,7 @@ def _patch_asyncio() -> None:
 
 
 def is_patched(name: str = "socket") -> bool:
-    """True when that part of this process is patched: os, io, time, threading, socket, dns, selectors, ssl, asyncio."""
+    """True when that part of this process is patched: fork, time, threading, socket, dns, ssl, os, io, ..."""
     return name in _done
 
 

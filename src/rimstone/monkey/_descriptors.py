@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rimstone._originals import os_preadv, os_pwritev, os_readv, os_write
+from rimstone.errors import CannotWait
 from rimstone.hub.files import call_file, read_file
 from rimstone.hub.scheduler import Hub
 from rimstone.iomodel.base import READ, WRITE, Buffer
@@ -173,7 +174,14 @@ def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
                         return written
                     raise
             if count == _WOULD_WAIT:
-                hub.io.wait(fd, WRITE)
+                try:
+                    hub.io.wait(fd, WRITE)
+                except BaseException as error:
+                    if not written:
+                        raise
+                    if not isinstance(error, CannotWait):
+                        hub.current.throw_in(error)  # what was written is not to be written again
+                    return written
                 continue
             written += count
             if written >= octets.nbytes:

@@ -203,12 +203,23 @@ class _Queued:
         raise _not_pickled(self)
 
 
-def _queued(original: Any) -> Any:
-    """*original*, a method of C, for one task at a time. The common case is short: it is paid for each line."""
+def _queued(original: Any, always: bool) -> Any:
+    """*original*, a method of C, for one task at a time, for the whole of the call.
+
+    A call may make several raw operations that wait, and no other task may come in between. In a thread without tasks
+    that costs a look, which is paid for each line. Not *always* means: only if somebody is inside. So `close` is: it is
+    what a finalizer calls, of a file that nobody else has, and whose warning is about the line that dropped it.
+    """
 
     @wraps(original)
-    def method(self: Any, *args: Any) -> Any:
-        if self._taken():
+    def method(
+        self: Any,
+        *args: Any,
+        _hub: Any = here.get,
+        _ending: Any = sys.is_finalizing,  # finalizers run when the names of this module are gone
+        _waits: Any = hub_that_waits,
+    ) -> Any:
+        if self._taken() or (always and _hub() is not None and not _ending() and _waits() is not None):
             return self._turns.call(self, original, args)
         return original(self, *args)
 
@@ -220,7 +231,7 @@ def _queue_for(*names: str) -> Callable[[type], type]:
 
     def decorate(cls: type) -> type:
         for name in names:
-            setattr(cls, name, _queued(getattr(cls, name)))
+            setattr(cls, name, _queued(getattr(cls, name), always=name != "close"))
         return cls
 
     return decorate

@@ -183,6 +183,9 @@ def patch() -> None:
             setattr(os, name, patched)
             if _native[name] in os.supports_fd:
                 os.supports_fd.add(patched)
+
+
+def patch_fork() -> None:
     for name in ("fork", "forkpty"):
         if hasattr(os, name):
             setattr(os, name, guarded(getattr(os, name)))

@@ -104,6 +104,9 @@ class TaskService:
                         self._wait_for_news(clock.monotonic() + pause)
                     continue
                 self._backoff.over()
+                if self._stopping is not None:  # the model had taken it before the stop
+                    os.close(fd)
+                    return
                 self._begin(fd, peer)
                 if self._takes_turns:
                     self._hub.reschedule()

@@ -1,6 +1,7 @@
 """ThreadsService: several hubs, each in a thread of its own, accept from one listener. Read `tasks.py` first."""
 
 from rimstone._originals import Thread
+from rimstone.errors import Deadlock
 from rimstone.hub import close_hub, current_hub, get_hub
 from rimstone.iomodel import IOModel
 from rimstone.iomodel.base import NEVER
@@ -111,9 +112,11 @@ class ThreadsService:
         while True:
             try:
                 service.done.wait()
+            except Deadlock as error:
+                self.error = self.error or error
+                service.stop_soon(0.0)
             except Exception:
-                # What a function raised that was given to `run_soon`, or a deadlock that was found: it is this thread's
-                # root that is told, and nothing here was done wrong.
+                # What a function raised that was given to `run_soon`: this thread's root is told, and is not to blame.
                 log.exception("an error in %r reached no task", current_hub())
             else:
                 return

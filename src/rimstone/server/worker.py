@@ -7,6 +7,7 @@ calls run, hears of a stop also while handlers compute.
 
 import mmap
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ class WorkerService:
 
     def _start(self, first_cell: int, most: int | None) -> None:
         """Return when connections are accepted."""
+        # systemd and `kill -- -PGID` send it to the whole group. The supervisor says "stop", and how.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         for fd in (self._listener_fd, self._cells_fd):
             os.set_inheritable(fd, False)  # programs that a handler starts must not keep the port
         cells = memoryview(mmap.mmap(self._cells_fd, 0)).cast("q")

@@ -23,7 +23,6 @@ wait is ended by an exception frees itself, and one whose waiter is gone for eve
 """
 
 from collections import deque
-from itertools import pairwise
 from types import TracebackType
 
 from rimstone import clock
@@ -31,7 +30,7 @@ from rimstone._originals import allocate_lock
 from rimstone.errors import HubError
 from rimstone.hub import Waiter, current_task, waiter
 from rimstone.hub.scheduler import append_context
-from rimstone.hub.timeout import interrupts_of
+from rimstone.hub.timeout import throw_later
 
 __all__ = ["Lock", "NotifyLock", "ShieldedLock", "acquire_shielded", "check_timeout"]
 
@@ -250,18 +249,8 @@ def acquire_shielded(lock: Lock) -> None:
             raise
         except BaseException as error:
             thrown.append(error)
-    if not thrown:
-        return
-    task = current_task()
-    if task is None:
-        for earlier, later in pairwise(thrown):
-            append_context(later, earlier)
-        raise thrown[-1]
-    for one in thrown:
-        if task.pending is None:
-            task.throw_in(one)
-        else:
-            interrupts_of(task).throw(one)
+    if thrown:
+        throw_later(thrown)
 
 
 def check_timeout(blocking: bool, timeout: float) -> None:

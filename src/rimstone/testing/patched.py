@@ -21,7 +21,6 @@ from typing import Any
 __all__ = ["in_patched_process", "run_script"]
 
 TIME_LIMIT_SECONDS = 30.0
-_PATCH = "import rimstone.monkey\nrimstone.monkey.patch_all()\n"
 
 
 def run_script(source: str, *, timeout: float = TIME_LIMIT_SECONDS) -> "subprocess.CompletedProcess[str]":
@@ -37,19 +36,23 @@ def run_script(source: str, *, timeout: float = TIME_LIMIT_SECONDS) -> "subproce
     )
 
 
-def in_patched_process(*helpers: Callable[..., Any], before: str = "") -> Callable[[Callable[..., None]], Any]:
+def in_patched_process(
+    *helpers: Callable[..., Any], before: str = "", files: bool = False
+) -> Callable[[Callable[..., None]], Any]:
     """Make the decorated test run in a patched child process.
 
     Args:
         helpers: Functions and classes that the body uses; their source goes along.
         before: Code that runs before patching.
+        files: Given to `patch_all`.
     """
 
     def decorate(test: Callable[..., None]) -> Any:
         @functools.wraps(test)
         def run(**parameters: Any) -> None:
             arguments = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
-            parts = [before, _PATCH, *map(_source, helpers), _source(test), f"{test.__name__}({arguments})\n"]
+            patch = f"import rimstone.monkey\nrimstone.monkey.patch_all(files={files})\n"
+            parts = [before, patch, *map(_source, helpers), _source(test), f"{test.__name__}({arguments})\n"]
             done = run_script("\n".join(parts))
             if done.returncode:
                 raise AssertionError(f"exit code {done.returncode} in the child\n{done.stdout}\n{done.stderr}")

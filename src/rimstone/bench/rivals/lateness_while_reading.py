@@ -12,7 +12,7 @@ import time
 if sys.argv[1] == "patched":
     import rimstone.monkey
 
-    rimstone.monkey.patch_all()
+    rimstone.monkey.patch_all(files=True)
 from rimstone import sleep, spawn
 
 PERIOD_SECONDS = 0.001
