@@ -291,7 +291,9 @@ def table_of(rows: list[Row]) -> Table:
     for row in rows:
         used = f"{row.processes} / {row.threads} / {'-' if row.coroutines is None else row.coroutines}"
         ratio = "-" if row.ratio is None else f"{row.ratio:.1f} x"
-        table.add_row(row.what, f"{row.calls:,}", f"{row.calls_per_second:,.0f}", f"{row.in_flight:,}", used, ratio)
+        table.add_row(
+            row.what, f"{row.calls:,}", f"{round(row.calls_per_second, 1):,.0f}", f"{row.in_flight:,}", used, ratio
+        )
     return table
 
 
