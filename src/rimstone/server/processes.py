@@ -30,7 +30,7 @@ from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import NEVER
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener
-from rimstone.server.service import END_SECONDS, Cells, Handler, handler_name, log, shares
+from rimstone.server.service import END_SECONDS, Cells, Handler, log, shares
 from rimstone.server.worker import WorkerService
 from rimstone.workers.code import CodeBook
 from rimstone.workers.pickling import dump_arguments, load_error
@@ -98,7 +98,6 @@ class ProcessesService:
         self.error: BaseException | None = None
         self.cells: Cells = [0] * (processes * threads)
         self._name = listener.name
-        self._handler_name = handler_name(handler)
         self._threads = threads
         self._shares: list[int] | list[None] = [None] * processes if most is None else shares(most, processes)
         self._seats = [_Seat(number) for number in range(processes)]
