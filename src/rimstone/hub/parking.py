@@ -65,8 +65,7 @@ class TaskWaiter:
     def park(self, deadline: float | None = None) -> bool:
         task: TaskCore = self._hub.current
         while not self.granted:
-            if not self._hub.may_wait():
-                self._hub.wait()  # raises
+            self._hub.check_wait()
             task.waiting = self
             task.until = NEVER if deadline is None else deadline
             reason = self._hub.wait()

@@ -34,6 +34,8 @@ cdef class Hub(Scheduler):
     cpdef reschedule(self)
     cpdef give_way(self)
     @cython.locals(task=TaskCore)
+    cpdef check_wait(self)
+    @cython.locals(task=TaskCore)
     cpdef bint may_wait(self) except -1
     @cython.locals(parked=TaskCore)
     cpdef make_ready(self, task, int reason)

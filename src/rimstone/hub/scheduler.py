@@ -137,9 +137,8 @@ class Hub(Scheduler):
             CannotWait: in a signal handler that has interrupted the scheduler; and see `guard.py`.
             BaseException: what `Task.kill` was given.
         """
+        self.check_wait()
         task: TaskCore = self.current
-        if self._scheduling or task.parked or self._barred:
-            self._refuse_wait(task)
         task.waiting = None
         task.until = NEVER if deadline is None else deadline
         reason = self.wait()
@@ -149,9 +148,8 @@ class Hub(Scheduler):
 
     def reschedule(self) -> None:
         """Let every other ready task run once, then go on: `sleep(0)`."""
+        self.check_wait()
         task: TaskCore = self.current
-        if self._scheduling or task.parked or self._barred:
-            self._refuse_wait(task)
         task.waiting = None
         self.wait(True)
         if task.pending is not None:
@@ -200,6 +198,11 @@ class Hub(Scheduler):
         self.budget = _BUDGET
         if self.may_wait():
             self.reschedule()
+
+    def check_wait(self) -> None:
+        task: TaskCore = self.current
+        if self._scheduling or task.parked or self._barred:
+            self._refuse_wait(task)
 
     def may_wait(self) -> bool:
         task: TaskCore = self.current
@@ -379,8 +382,7 @@ class Hub(Scheduler):
 
     def _may_not_wait(self, task: TaskCore, ready: bool) -> int:
         """KILLED if there is an exception to be raised first; else 0, and all is set for the switch."""
-        if self._scheduling or task.parked or self._barred:
-            self._refuse_wait(task)
+        self.check_wait()
         if task.pending is not None:
             return KILLED
         if not ready:

@@ -212,8 +212,7 @@ class ReadinessModel(IOModel):
         A handler that may not wait is refused before anything is stored: `current` is then whoever it has struck.
         """
         waits: Waiting = task
-        if not self.scheduler.may_wait():
-            self.scheduler.wait()  # raises
+        self.scheduler.check_wait()
         if self._is_displaced(entry):
             self._enlist(entry.fd, direction, task)
         elif direction == READ:

@@ -16,6 +16,7 @@ cdef class Scheduler:
     cpdef reschedule(self)
     cpdef give_way(self)
     cpdef wake_if_blocked(self)
+    cpdef check_wait(self)
     cpdef bint may_wait(self) except -1
     cpdef make_ready(self, task, int reason)
     cpdef happened(self, task, waiting)

@@ -95,6 +95,13 @@ class Scheduler:
         """The task has used up its `budget`: reschedule it, if it may wait where it is now."""
         raise NotImplementedError
 
+    def check_wait(self) -> None:
+        """Raise CannotWait where this code may not wait. Before a wait is noted anywhere: `current` may be another's.
+
+        It is then the task that a signal handler or a finalizer has struck, which waits for something of its own.
+        """
+        raise NotImplementedError
+
     def may_wait(self) -> bool:
         """False where a wait is refused: in a signal handler that interrupted the scheduler, in a finalizer."""
         raise NotImplementedError

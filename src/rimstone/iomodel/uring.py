@@ -82,7 +82,7 @@ class UringModel(ReadinessModel):
     def _prepare(self, operation: "_ring.Operation", until: float) -> None:
         if not self.scheduler.may_wait():
             self._ring.withdraw(operation)
-            self.scheduler.wait()  # raises
+            self.scheduler.check_wait()
         waits: Waiting = self.scheduler.current
         waits.waiting = operation
         waits.until = until
