@@ -14,10 +14,11 @@ import pytest
 
 from rimstone import iomodel
 from rimstone.bench import compiled, counting, measure, processes, syscalls
+from rimstone.bench import turns as bench_turns
 from rimstone.bench.iomodels import chart, claims, plan, servers, tables
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.limits import LIMITS
-from rimstone.bench.iomodels.plan import FULL, MANY, MANY_ACTIVE, PHASES, QUICK, calls_of, cell, phase
+from rimstone.bench.iomodels.plan import FULL, MANY, MANY_ACTIVE, PHASES, QUICK, calls_of, cell, phase, turns
 from rimstone.bench.registry import Measurement
 
 RIVALS = Path(compiled.__file__).parent / "rivals"
@@ -79,8 +80,8 @@ def test_names_are_unique_and_limits_and_claims_refer_to_what_is_planned(amount:
     assert len(names) == len(set(names))
     for row in LIMITS:
         assert {each.name for each in (row.own, row.rival) if each is not None} <= set(names), row.name
+    assert {turns("c-epoll", "c-threads"), cell("c-epoll", 500), cell("c-threads", 500)} <= set(names)
     for connections in (1, 500):
-        assert {cell("c-epoll", connections), cell("c-threads", connections)} <= set(names)
         assert {calls_of("c-uring", connections), calls_of("c-epoll", connections)} <= set(names)
     assert {cell("blocking", 10), cell("poll", 5000, 500), cell("epoll", MANY, MANY_ACTIVE)} <= set(names)
 
@@ -122,6 +123,27 @@ def test_silence_memory_and_idle_connections_are_measured(compiler: None) -> Non
     found = measure.measure(server, 0.1)
     assert {"idle_cpu_share", "bytes_a_connection", "mean_us", "p99_us", "value_by_cpu"} <= set(found), found
     assert found["answered"] == 50
+
+
+@pytest.mark.slow
+def test_the_round_trips_of_two_servers_are_compared_in_turns(compiler: None) -> None:
+    planned = plan.measurements(servers.choose(["c-threads", "c-epoll"]), QUICK, 1)
+    (measurement,) = (each for each in planned if each.how == "turns")
+    found = measure.measure(measurement, 0.2)
+    assert found["value"] > 0, found
+    assert min(found[key] for key in ("cpu_ratio", "own_us", "rival_us")) > 0
+
+
+@pytest.mark.slow
+def test_of_two_servers_in_turns_each_must_answer(compiler: None, tmp_path: Path) -> None:
+    dies = tmp_path / "dies.py"
+    dies.write_text(
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True);"
+        "s.accept(); sys.exit('no more')"
+    )
+    load, works = str(compiled.compiled(RIVALS.parent / "load.c")), [str(compiled.compiled(RIVALS / "upper_c.c")), "0"]
+    with pytest.raises(processes.Failed, match="no more"):
+        bench_turns.round_trip_in_turns((works, {}), ([sys.executable, str(dies)], {}), load, 0.2)
 
 
 @pytest.mark.slow
@@ -230,8 +252,7 @@ TAUGHT: dict[str, Any] = {
     **phases_as_taught(),
     cell("blocking", 1): rounds(9000),
     cell("blocking", 10): rounds(9000, answered=1),
-    cell("c-epoll", 1): rounds(80),
-    cell("c-threads", 1): rounds(100),
+    turns("c-epoll", "c-threads"): rounds(1.1, own_us=55, rival_us=50, cpu_ratio=1.2),
     calls_of("c-epoll", 1): rounds(3),
     calls_of("c-threads", 1): rounds(2),
     cell("c-epoll", 500): rounds(200),
@@ -268,7 +289,7 @@ def test_claims_say_that_nothing_was_measured() -> None:
         (1, phase("select"), rounds(1, wait_us=1000, wait_cpu_share=0.5, copy_us=5, calls=2, copy_calls=1)),
         (1, phase("poll"), rounds(1, wait_us=1000, wait_cpu_share=0.0, copy_us=2000, calls=2, copy_calls=1)),
         (2, phase("nonblocking"), rounds(1, wait_us=1000, wait_cpu_share=0.5, copy_us=5, calls=9, copy_calls=1)),
-        (3, cell("c-epoll", 1), rounds(101)),
+        (3, turns("c-epoll", "c-threads"), rounds(0.9, own_us=45, rival_us=50, cpu_ratio=1.2)),
         (3, calls_of("c-epoll", 1), rounds(2)),
         (4, cell("c-epoll", 500), rounds(99)),
         (5, cell("select", 5000), rounds(50)),

@@ -32,6 +32,7 @@ from rimstone.bench.instructions import instructions_per_message
 from rimstone.bench.processes import Failed, Skipped, cpus, output_of, started
 from rimstone.bench.registry import Measurement
 from rimstone.bench.syscalls import syscalls_per_message
+from rimstone.bench.turns import round_trip_in_turns
 
 __all__ = ["FOLDER", "Round", "command_of", "measure", "run_rounds"]
 
@@ -178,11 +179,20 @@ def _count_calls(measurement: Measurement, _seconds: float) -> Round:
     return syscalls_per_message(command, environment, generator, measurement.connections, active)
 
 
+def _in_turns(measurement: Measurement, seconds: float) -> Round:
+    assert measurement.rival is not None
+    own, rival = (
+        ([*command_of(each), "0", *each.arguments], dict(each.environment)) for each in (measurement, measurement.rival)
+    )
+    return round_trip_in_turns(own, rival, str(compiled(FOLDER / "load.c")), seconds)
+
+
 _HOW: dict[str, Callable[[Measurement, float], Round]] = {
     "server": _load,
     "program": _print,
     "instructions": _count,
     "syscalls": _count_calls,
+    "turns": _in_turns,
 }
 
 

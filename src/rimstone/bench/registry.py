@@ -21,7 +21,8 @@ class Measurement:
         file: The program, in `rivals/`.
         unit: Of the value.
         how: "server": driven by the load generator, the value is its rate. "program": it measures itself and prints
-            JSON. "instructions", "syscalls": a server whose instructions or system calls are counted.
+            JSON. "instructions", "syscalls": a server whose instructions or system calls are counted. "turns": its
+            round trip at one connection over that of `rival`, both running, in turns.
         value: "program" only: which number of the JSON is the value.
         connections: Open to the server.
         active: How many of them talk; None is all.
@@ -31,6 +32,7 @@ class Measurement:
         environment: Variables added to the environment.
         needs: Module without which the measurement is skipped.
         unavailable: Why it cannot be made on this machine; None if it can.
+        rival: "turns" only: the other server.
         most_rounds: Where more rounds tell nothing new: counted instructions, or a million tasks.
     """
 
@@ -47,6 +49,7 @@ class Measurement:
     environment: tuple[tuple[str, str], ...] = ()
     needs: str = "rimstone"
     unavailable: str | None = None
+    rival: "Measurement | None" = None
     most_rounds: int | None = None
 
 

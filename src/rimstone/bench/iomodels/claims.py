@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rimstone.bench.iomodels.figures import Figures
-from rimstone.bench.iomodels.plan import MANY, MANY_ACTIVE, PHASES, cell
+from rimstone.bench.iomodels.plan import MANY, MANY_ACTIVE, PHASES, cell, turns
 from rimstone.bench.iomodels.servers import SPINNING
 
 __all__ = ["CLAIMS", "Claim", "judged"]
@@ -86,16 +86,25 @@ def _burns(figures: Figures) -> Judgement:
 
 
 def _loses_alone(figures: Figures) -> Judgement:
-    ratio = figures.ratio(cell("c-epoll", 1), cell("c-threads", 1))
+    ratio = figures.median(turns("c-epoll", "c-threads"), "value")
     if ratio is None:
-        return None, _why(figures, cell("c-epoll", 1), cell("c-threads", 1))
-    said = (
-        f"1 connection, in C: epoll has {_ratio(figures, 'c-epoll', 'c-threads', 1)} of the rate of a blocking thread"
-    )
+        return None, _why(figures, turns("c-epoll", "c-threads"))
+    said = [f"1 connection, in C: {_round_trips(figures, 'c-epoll', 'c-threads')}"]
     calls = figures.calls("c-epoll", 1), figures.calls("c-threads", 1)
     if calls[0] is not None and calls[1] is not None:
-        said += f", with {calls[0]:.1f} system calls a message against {calls[1]:.1f}"
-    return ratio < 1 and _more(*calls), said + _python(figures, 1)
+        said.append(f"{calls[0]:.1f} system calls a message against {calls[1]:.1f}")
+    said += [f"in Python: {words}" for own in ("epoll", "uring") if (words := _round_trips(figures, own, "threads"))]
+    return ratio > 1 and _more(*calls), "; ".join(said)
+
+
+def _round_trips(figures: Figures, own: str, rival: str) -> str:
+    ratio, own_us, rival_us, cpu = (
+        figures.median(turns(own, rival), key) for key in ("value", "own_us", "rival_us", "cpu_ratio")
+    )
+    if ratio is None or own_us is None or rival_us is None or cpu is None:
+        return ""
+    took = f"a round trip with {own} takes {ratio:.2f} times one with {rival}"
+    return f"{took} ({own_us:.1f} us, {rival_us:.1f} us; {cpu:.2f} by CPU)"
 
 
 def _wins_with_many(figures: Figures) -> Judgement:

@@ -6,7 +6,7 @@ its own, so that counting does not disturb the rate.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rimstone.bench.iomodels.servers import PURE_SUFFIX, Server
 from rimstone.bench.registry import Measurement
@@ -17,17 +17,20 @@ __all__ = [
     "MANY_ACTIVE",
     "PHASES",
     "QUICK",
+    "TURNS",
     "Plan",
     "calls_of",
     "cell",
     "estimated_seconds",
     "measurements",
     "phase",
+    "turns",
 ]
 
 PHASES = ("blocking", "nonblocking", "select", "poll", "epoll", "uring")
 # Item apart: so many connections, a tenth of them active, against that tenth alone.
 MANY, MANY_ACTIVE = 15_000, 1_500
+TURNS = (("epoll", "threads"), ("uring", "threads"), ("c-epoll", "c-threads"))  # who has the shorter round trip alone
 WITH_MANY = ("epoll", "uring", "c-epoll")
 ONE_AT_A_TIME = (1, 10)
 PATIENCE_SECONDS = 0.5
@@ -95,6 +98,11 @@ def phase(family: str) -> str:
     return f"phases {family}"
 
 
+def turns(own: str, rival: str) -> str:
+    """The name of the comparison of their round trips at one connection."""
+    return f"turns {own} {rival}"
+
+
 def measurements(servers: Iterable[Server], plan: Plan, sender_cpu: int) -> list[Measurement]:
     """All measurements, in the order in which a round makes them.
 
@@ -113,6 +121,7 @@ def measurements(servers: Iterable[Server], plan: Plan, sender_cpu: int) -> list
     ]
     return [
         *(_phase(family, sender_cpu) for family in PHASES),
+        *(_turns(own, rival) for own in servers for rival in servers if (own.name, rival.name) in TURNS),
         *(_rate(server, connections, active, plan) for server, connections, active in cells),
         *(_calls(server, connections, active) for server, connections, active in counted),
     ]
@@ -161,6 +170,19 @@ def _calls(server: Server, connections: int, active: int) -> Measurement:
     )
 
 
+def _turns(own: Server, rival: Server) -> Measurement:
+    first, second = (
+        Measurement(
+            *(server.name, server.file, "", "server"),
+            environment=server.environment,
+            needs=server.needs,
+            unavailable=server.unavailable,
+        )
+        for server in (own, rival)
+    )
+    return replace(first, name=turns(own.name, rival.name), unit="times its round trip", how="turns", rival=second)
+
+
 def _phase(family: str, sender_cpu: int) -> Measurement:
     arguments = (family, str(sender_cpu))
     return Measurement(phase(family), "phases.c", "us waited", "program", value="wait_us", arguments=arguments)
@@ -172,6 +194,9 @@ def estimated_seconds(measurements: Iterable[Measurement], rounds: int, seconds:
     for each in measurements:
         if each.unavailable is None:
             start = 0.7 + each.connections / 5000
-            runs = {"server": (start + 1.1 * each.hold_seconds + seconds + min(1.0, seconds / 3)) * rounds}
+            runs = {
+                "server": (start + 1.1 * each.hold_seconds + seconds + min(1.0, seconds / 3)) * rounds,
+                "turns": 2 * (start + 1.5 * seconds) * rounds,
+            }
             total += runs.get(each.how, 2 * start + 1.0 if each.how == "syscalls" else 0.5 * rounds)
     return total
