@@ -43,8 +43,9 @@ def serve_command(
         float, typer.Option("--stop-timeout", min=0, metavar="SECONDS", help="What handlers have to finish at a stop.")
     ] = 10.0,
 ) -> None:
-    r"""Call a plain, blocking function with each connection: HANDLER(socket, address of the peer).
+    """Call a plain, blocking function with each connection: HANDLER(socket, address of the peer).
 
+    \b
         def echo(sock, peer):
             while data := sock.recv(65536):
                 sock.sendall(data)
