@@ -56,7 +56,7 @@ def serve_command(
     second one kills them at once.
 
     Exit code: 0 after SIGTERM, 1 the server failed, 2 usage, or the address cannot be had, 130 Ctrl-C.
-    """
+    """  # noqa: D301  # that one is not for readers, but for typer: it leaves the lines as they are
     if processes == 1 and io_model != "blocking":
         from rimstone import monkey
 
