@@ -1,6 +1,7 @@
-"""The plot: rates over connections as small multiples, then what idling, calls and connections cost. Read plot.py."""
+"""The plot: rates over connections as small multiples, then what messages and connections cost. Read plot.py."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
 
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.plan import calls_of, cell
@@ -47,17 +48,25 @@ def draw(servers: Sequence[Server], figures: Figures, caption: str) -> str:
         if panel:
             body += panel
             y += PANEL_HEIGHT + GAP
-    costs: dict[str, Cost] = {
-        f"CPU while {_IDLE:,} connections are silent, % of a core": _idle,
-        f"system calls a message, {_IDLE:,} connections": _calls,
-        f"memory a connection, {_MANY:,} connections, KB": _memory,
-    }
-    panels = {title: list(_bars(servers, figures, cost)) for title, cost in costs.items()}
+    rows: list[dict[str, Cost]] = [
+        {
+            "round trip of one connection alone, median, us": _number(1, "p50_us"),
+            f"99th percentile with {_IDLE:,} connections, ms": _number(_IDLE, "p99_us", 1e-3),
+            f"CPU s a million messages, {_IDLE:,} connections": _number(_IDLE, "value_by_cpu", 1e6, inverse=True),
+        },
+        {
+            f"CPU while {_IDLE:,} connections are silent, % of a core": _number(_IDLE, "idle_cpu_share", 100),
+            f"system calls a message, {_IDLE:,} connections": _calls,
+            f"memory a connection, {_MANY:,} connections, KB": _memory,
+        },
+    ]
     width = (WIDTH - 2 * MARGIN - 2 * GAP) / 3
-    for number, (title, drawn) in enumerate(panels.items()):
-        if drawn:
-            body += bars(title, drawn, MARGIN + number * (width + GAP), y, width, BAR_LABELS)
-    y += TITLE + STEP * max(map(len, panels.values()))
+    for costs in rows:
+        panels = {title: list(_bars(servers, figures, cost)) for title, cost in costs.items()}
+        for number, (title, drawn) in enumerate(panels.items()):
+            if drawn:
+                body += bars(title, drawn, MARGIN + number * (width + GAP), y, width, BAR_LABELS)
+        y += TITLE + STEP * max(map(len, panels.values())) + GAP
     body.append(text(MARGIN, y + STEP, caption, size=9))
     return document(WIDTH, y + STEP + MARGIN, body)
 
@@ -89,9 +98,15 @@ def _lines(servers: Iterable[Server], figures: Figures, group: str, tenth: bool)
             yield Line(server.name, points, COLOURS.get(server.name, INK), "3 3" if server.serves_one else "")
 
 
-def _idle(figures: Figures, server: str) -> tuple[list[float], str]:
-    values = [100 * value for value in figures.values(cell(server, _IDLE), "idle_cpu_share")]
-    return values, f"{_middle(values):.1f}"
+def _number(connections: int, key: str, factor: float = 1, *, inverse: bool = False) -> Cost:
+    """A number of the cell where so many connections are all active."""
+
+    def cost(figures: Figures, server: str) -> tuple[list[float], str]:
+        values = figures.values(cell(server, connections), key)
+        values = [factor / value if inverse else factor * value for value in values]
+        return values, f"{_middle(values):.1f}"
+
+    return cost
 
 
 def _calls(figures: Figures, server: str) -> tuple[list[float], str]:
@@ -107,7 +122,7 @@ def _memory(figures: Figures, server: str) -> tuple[list[float], str]:
 
 
 def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else 0.0
+    return median(values) if values else 0.0
 
 
 def _bars(servers: Iterable[Server], figures: Figures, cost: Cost) -> Iterator[Bar]:
