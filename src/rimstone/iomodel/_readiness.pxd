@@ -28,6 +28,8 @@ cdef class ReadinessModel(IOModel):
     @cython.locals(scheduler=Scheduler)
     cpdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
     cdef int _waited(self, SocketEntry entry, sock, int reason) except -1
+    @cython.locals(reason=int)
+    cpdef _until_ready(self, SocketEntry entry, sock, int direction, deadline)
     @cython.locals(waits=Waiting)
     cdef _enlist_at(self, SocketEntry entry, int direction, task, double until)
     cdef bint _is_displaced(self, SocketEntry entry) except -1

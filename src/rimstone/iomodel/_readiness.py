@@ -150,10 +150,11 @@ class ReadinessModel(IOModel):
         task = self.scheduler.current
         try:
             self._enlist(fd, events, task)
-            self._watch(fd)
+            try:
+                self._watch(fd)
+            except PermissionError:
+                return True
             return self.scheduler.park(deadline) != TIMEOUT
-        except PermissionError:
-            return True
         finally:
             self._delist(fd, task)
             self._watch_quietly(fd)
@@ -170,7 +171,10 @@ class ReadinessModel(IOModel):
         entry = self._entry_of(sock)
         if events == READ | WRITE:
             return self._wait_both(entry, sock, deadline)
-        return self._wait_entry(entry, sock, events, deadline) != TIMEOUT
+        reason = self._wait_entry(entry, sock, events, deadline)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
+        return reason != TIMEOUT
 
     def _wait_both(self, entry: _entry.SocketEntry, sock: Any, deadline: float | None) -> bool:
         task = self.scheduler.current
@@ -189,22 +193,33 @@ class ReadinessModel(IOModel):
         return True
 
     def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
-        """Wait after EAGAIN; returns why it is over: IO, UNPARKED, TIMEOUT."""
+        """Wait after EAGAIN; returns why it is over: IO, UNPARKED, TIMEOUT or KILLED.
+
+        As `Scheduler.wait` it does not raise what was thrown into the task. That may be any exception, a
+        ConnectionResetError too; so an OSError that comes from here is the socket's own.
+        """
         scheduler = self.scheduler
         self._enlist_at(entry, direction, scheduler.current, NEVER if deadline is None else deadline)
         return self._waited(entry, sock, scheduler.wait())
 
     def _waited(self, entry: _entry.SocketEntry, sock: Any, reason: int) -> int:
-        """The wait after `_enlist_at` has ended, for *reason*. Raises what was thrown into the task meanwhile."""
+        """The wait after `_enlist_at` has ended, for *reason*, which is returned."""
         if reason != IO:  # after an event it has left already
-            task = self.scheduler.current
-            self._leave(entry, task)
+            self._leave(entry, self.scheduler.current)
             if reason == KILLED:
-                task.raise_pending()
+                return reason
         entry.dry = False
         if reason != TIMEOUT and (entry.closed or self._sockets.fd(sock) != entry.fd or self._is_displaced(entry)):
             self._come_back(entry, sock)
         return reason
+
+    def _until_ready(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> None:
+        """Wait after EAGAIN, for an operation that has nothing to lose: raises what ends the wait before its time."""
+        reason = self._wait_entry(entry, sock, direction, deadline)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
+        if reason == TIMEOUT:
+            _timed_out()
 
     def _enlist_at(self, entry: _entry.SocketEntry, direction: int, task: Any, until: float) -> None:
         """*task* is about to `wait` for this socket. If that is cut short, what is left here does no harm.
@@ -371,7 +386,10 @@ class ReadinessModel(IOModel):
     def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
         task: Waiting = self.scheduler.current
         entry: _entry.SocketEntry = task.waiting or self._entry_of(sock)
-        if self._waited(entry, sock, reason) == TIMEOUT:
+        self._waited(entry, sock, reason)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
+        if reason == TIMEOUT:
             _timed_out()
         data = self._try_recv(entry, size_bytes, flags)
         if data is None:
@@ -405,12 +423,11 @@ class ReadinessModel(IOModel):
         flags &= ~MSG_WAITALL
         done = 0
         while done < len(view):
+            reason = IO
             try:
                 count = entry.try_recv_into(view[done:], 0, flags)
                 if count < 0:
-                    if self._wait_entry(entry, sock, READ, None) == TIMEOUT:
-                        _timed_out()
-                    continue
+                    reason = self._wait_entry(entry, sock, READ, None)
             except OSError:
                 if done:
                     break
@@ -421,9 +438,13 @@ class ReadinessModel(IOModel):
                 if not isinstance(interruption, CannotWait):  # that one is a handler's, which gets what there is
                     self.scheduler.current.throw_in(interruption)
                 break
+            if reason == KILLED:
+                if done:
+                    break  # and it strikes at the next wait
+                self.scheduler.current.raise_pending()
             if not count:
                 break
-            done += count
+            done += max(0, count)
         return done
 
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
@@ -439,8 +460,7 @@ class ReadinessModel(IOModel):
             if count >= 0:
                 return count
             deadline = self._deadline(flags, timeout, deadline)
-            if self._wait_entry(entry, sock, READ, deadline) == TIMEOUT:
-                _timed_out()
+            self._until_ready(entry, sock, READ, deadline)
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)
@@ -450,8 +470,7 @@ class ReadinessModel(IOModel):
             if sent >= 0:
                 break
             deadline = self._deadline(flags, timeout, deadline)
-            if self._wait_entry(entry, sock, WRITE, deadline) == TIMEOUT:
-                _timed_out()
+            self._until_ready(entry, sock, WRITE, deadline)
         if timeout is None and sent != len(data) and not flags & MSG_DONTWAIT:
             return self._send_rest(entry, sock, data, flags, sent)
         return sent
@@ -459,15 +478,21 @@ class ReadinessModel(IOModel):
     def _send_rest(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, sent: int) -> int:
         """A blocking socket's send takes all that it is given, and much naive code relies on it; so does this one.
 
-        An error after some of it was taken is the next call's, as in the kernel.
+        An error after some of it was taken is the next call's, as in the kernel. A kill is the task's, and raised.
         """
         with memoryview(data) as view, view.cast("B") as octets:
-            try:
-                while sent < len(octets):
+            while sent < len(octets):
+                reason = IO
+                try:
                     with octets[sent:] as rest:
-                        sent += self._send_some(entry, sock, rest, flags, None)
-            except OSError:
-                pass
+                        count = entry.try_send(rest, flags)
+                    if count < 0:
+                        reason = self._wait_entry(entry, sock, WRITE, None)
+                except OSError:
+                    break
+                if reason == KILLED:
+                    self.scheduler.current.raise_pending()
+                sent += max(0, count)
         return sent
 
     def _send_some(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, deadline: float | None) -> int:
@@ -475,8 +500,7 @@ class ReadinessModel(IOModel):
             sent = entry.try_send(data, flags)
             if sent >= 0:
                 return sent
-            if self._wait_entry(entry, sock, WRITE, deadline) == TIMEOUT:
-                _timed_out()
+            self._until_ready(entry, sock, WRITE, deadline)
 
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
         entry = self._entry_of(sock)
@@ -527,8 +551,7 @@ class ReadinessModel(IOModel):
         if error not in _CONNECTING:
             raise OSError(error, os.strerror(error))
         while True:
-            if self._wait_entry(entry, sock, WRITE, deadline) == TIMEOUT:
-                _timed_out()
+            self._until_ready(entry, sock, WRITE, deadline)
             error = entry.view.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if error:
                 raise OSError(error, os.strerror(error))
@@ -562,8 +585,7 @@ class ReadinessModel(IOModel):
                 return function(*args)
             except BlockingIOError:
                 pass
-            if self._wait_entry(entry, sock, direction, deadline) == TIMEOUT:
-                _timed_out()
+            self._until_ready(entry, sock, direction, deadline)
 
 
 def _would_wait() -> NoReturn:

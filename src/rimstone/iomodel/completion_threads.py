@@ -128,6 +128,10 @@ class _Operation:
         self.state = COMPLETED
         return True
 
+    def anew(self) -> "_Operation":
+        """The same once more."""
+        return type(self)(self.entry, self.sock, self.fd, self.events, self.function, self.args)
+
     def drop(self) -> None:
         """It is completed, and nobody will ever take the result."""
 
@@ -370,6 +374,16 @@ class CompletionThreadsModel(ReadinessModel):
         Returns:
             Its result; -EAGAIN if it must be tried anew; None if *deadline* passed first.
         """
+        reason = self._wait_for(operation, deadline)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
+        return None if reason == TIMEOUT else operation.result
+
+    def _wait_for(self, operation: _Operation, deadline: float | None) -> int:
+        """Wait until the thread has performed *operation*, or something else ends the wait: IO, TIMEOUT or KILLED.
+
+        Raises what the operation did that has no errno; not what was thrown into the task, as `_wait_entry`.
+        """
         scheduler = self.scheduler
         task = operation.task = scheduler.current
         before = task.waiting, task.until
@@ -393,22 +407,22 @@ class CompletionThreadsModel(ReadinessModel):
         else:
             self._delist(operation.fd, task)
         if self._completer.cancel(operation):
-            if reason == KILLED:
-                task.raise_pending()
-            return None if reason == TIMEOUT else -errno.EAGAIN
+            return reason
         if operation.error is not None:
             raise operation.error
-        return operation.result
-
-    def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
-        if self._complete(_Wait(entry, sock, entry.fd, direction), deadline) is None:
-            return TIMEOUT
-        if entry.closed or _sockets.fd(sock) != entry.fd:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return IO
 
+    def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
+        reason = self._wait_for(_Wait(entry, sock, entry.fd, direction), deadline)
+        if reason not in {TIMEOUT, KILLED} and (entry.closed or _sockets.fd(sock) != entry.fd):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return reason
+
     def _wait_both(self, entry: _entry.SocketEntry, sock: Any, deadline: float | None) -> bool:
-        return self._wait_entry(entry, sock, READ | WRITE, deadline) != TIMEOUT
+        reason = self._wait_entry(entry, sock, READ | WRITE, deadline)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
+        return reason != TIMEOUT
 
     def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
         scheduler = self.scheduler
@@ -488,18 +502,23 @@ class CompletionThreadsModel(ReadinessModel):
         args: tuple[Any, ...],
         deadline: float | None,
     ) -> Any:
+        result = self._outcome(kind(entry, sock, entry.fd, direction, function, args), deadline)
+        if type(result) is int and result < 0:
+            raise OSError(-result, os.strerror(-result))
+        return result
+
+    def _outcome(self, operation: _Operation, deadline: float | None) -> Any:
+        """What *operation* returns when it does not block, or -errno. What is raised is not the system call's."""
         while True:
-            operation = kind(entry, sock, entry.fd, direction, function, args)
             result = operation.attempt()
-            if _would_block(result):
-                result = self._complete(operation, deadline)
+            if not _would_block(result):
+                return result
+            result = self._complete(operation, deadline)
             if result is None:
                 raise TimeoutError("timed out")
-            if type(result) is int and result < 0:
-                if not _would_block(result):
-                    raise OSError(-result, os.strerror(-result))
-            else:
+            if not _would_block(result):
                 return result
+            operation = operation.anew()
 
     def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
         """All of it: no second half. A small stack would be worth nothing beside two threads that take turns."""
@@ -530,13 +549,15 @@ class CompletionThreadsModel(ReadinessModel):
         return sent if timeout is not None or sent == len(data) else self._send_rest(entry, sock, data, flags, sent)
 
     def _send_rest(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, sent: int) -> int:
+        send: Any = entry.view.send
         with memoryview(data) as view, view.cast("B") as octets:
-            try:
-                while sent < len(octets):
-                    with octets[sent:] as rest:
-                        sent += self._send_once(entry, sock, rest, flags, None)
-            except OSError:
-                pass  # the next call's
+            while sent < len(octets):
+                with octets[sent:] as rest:
+                    args = (rest, flags | MSG_DONTWAIT)
+                    count = self._outcome(_Operation(entry, sock, entry.fd, WRITE, send, args), None)
+                if count < 0:
+                    break  # the next call's
+                sent += count
         return sent
 
     def _send_once(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, deadline: float | None) -> int:

@@ -16,9 +16,12 @@ cdef class UringModel(ReadinessModel):
     @cython.locals(waits=Waiting)
     cdef _prepare(self, Operation operation, double until)
     @cython.locals(entry=SocketEntry)
+    cdef int _left(self, Operation operation, int reason) except -1
+    @cython.locals(entry=SocketEntry)
+    cdef int _result(self, Operation operation, sock, int direction) except? -1
     cdef int _ended(self, Operation operation, sock, int direction, int reason) except? -1
     cdef int _await(self, Operation operation, SocketEntry entry, sock, int direction, double until) except? -1
-    @cython.locals(operation=Operation)
+    @cython.locals(operation=Operation, reason=int)
     cpdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
     @cython.locals(operation=Operation, reason=int)
     cpdef wait(self, int fd, int events, deadline=*)

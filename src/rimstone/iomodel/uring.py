@@ -87,14 +87,11 @@ class UringModel(ReadinessModel):
         waits.waiting = operation
         waits.until = until
 
-    def _ended(self, operation: "_ring.Operation", sock: Any, direction: int, reason: int) -> int:
-        """The wait after `_begin` has ended, for *reason*. Returns the operation's result, or one of `_AGAIN`.
+    def _left(self, operation: "_ring.Operation", reason: int) -> int:
+        """The wait after `_begin` has ended, for *reason*; returns what is to be made of it.
 
-        Raises:
-            TimeoutError: its time was up.
-            OSError: the operation failed, or the socket was closed meanwhile.
-            BaseException: what was thrown into the task. Not if the operation is done and has taken something, which
-                must not be lost: it strikes at the next wait then.
+        KILLED: raise what was thrown into the task; not if the operation is done and has taken something, which must
+        not be lost: it strikes at the next wait then. TIMEOUT: the time was up. IO: there is a `_result`.
         """
         entry: _entry.SocketEntry = operation.entry
         task = self.scheduler.current
@@ -108,9 +105,19 @@ class UringModel(ReadinessModel):
             self._ring.withdraw(operation)
         operation.release()
         if reason == KILLED and not operation.has_taken():
-            task.raise_pending()
+            return KILLED
         if reason == TIMEOUT and operation.result == -errno.ECANCELED:
-            raise TimeoutError("timed out")
+            return TIMEOUT
+        return IO
+
+    def _result(self, operation: "_ring.Operation", sock: Any, direction: int) -> int:
+        """What the operation brought, or one of `_AGAIN`.
+
+        Raises:
+            OSError: it failed, or the socket was closed meanwhile. Never what was thrown into the task, which may be an
+                OSError as well.
+        """
+        entry: _entry.SocketEntry = operation.entry
         if direction == WRITE and operation.result >= 0:
             return operation.result
         if entry.closed or self._sockets.fd(sock) != entry.fd or self._is_displaced(entry):
@@ -119,10 +126,25 @@ class UringModel(ReadinessModel):
             raise OSError(-operation.result, os.strerror(-operation.result))
         return operation.result
 
+    def _ended(self, operation: "_ring.Operation", sock: Any, direction: int, reason: int) -> int:
+        """Both, for the operations that have nothing to lose.
+
+        Raises:
+            TimeoutError: its time was up.
+            OSError: as `_result`.
+            BaseException: what was thrown into the task.
+        """
+        reason = self._left(operation, reason)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
+        if reason == TIMEOUT:
+            raise TimeoutError("timed out")
+        return self._result(operation, sock, direction)
+
     def _await(
         self, operation: "_ring.Operation", entry: _entry.SocketEntry, sock: Any, direction: int, until: float
     ) -> int:
-        """Both, and the wait between them, for the operations that need not be shallow."""
+        """`_begin`, the wait and `_ended`, for the operations that need not be shallow."""
         if operation.done:
             operation.entry = entry
             return self._ended(operation, sock, direction, IO)
@@ -131,11 +153,11 @@ class UringModel(ReadinessModel):
 
     def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
         operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, direction)
-        try:
-            self._await(operation, entry, sock, direction, NEVER if deadline is None else deadline)
-        except TimeoutError:
-            return TIMEOUT
-        return IO
+        self._begin(operation, entry, direction, NEVER if deadline is None else deadline)
+        reason = self._left(operation, self.scheduler.wait())
+        if reason == IO:
+            self._result(operation, sock, direction)
+        return reason
 
     def _wait_both(self, entry: _entry.SocketEntry, sock: Any, deadline: float | None) -> bool:
         if not self.wait(entry.fd, READ | WRITE, deadline):
@@ -305,8 +327,13 @@ class UringModel(ReadinessModel):
         task: Waiting = self.scheduler.current
         operation: _ring.Operation = task.waiting
         sent = operation.start
+        reason = self._left(operation, reason)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
         try:
-            sent += max(0, self._ended(operation, sock, WRITE, reason))
+            if reason == TIMEOUT:
+                raise TimeoutError("timed out")
+            sent += max(0, self._result(operation, sock, WRITE))
         except OSError:
             if sent:
                 return sent

@@ -247,6 +247,51 @@ class CancelContract(IOModelSuite):
             assert hub.polls - polls < 10
             assert hub.io.wait(reading, READ, clock.monotonic() + PATIENCE_SECONDS)
 
+    @pytest.mark.parametrize("operation", ["recv", "recv_into", "recvfrom", "send", "sendall", "wait_socket", "wait"])
+    @pytest.mark.parametrize("error", [TimeoutError, PermissionError, BlockingIOError, ConnectionResetError])
+    def test_kill_with_an_error_that_a_socket_might_raise(
+        self, hub: Hub, pair: Pair, operation: str, error: type[OSError]
+    ) -> None:
+        """It comes out as it is, and is not taken for the socket's own."""
+        operations: dict[str, Callable[[], object]] = {
+            "recv": lambda: hub.io.recv(pair[0], 10, 0, None),
+            "recv_into": lambda: hub.io.recv_into(pair[0], bytearray(10), 0, 0, None),
+            "recvfrom": lambda: hub.io.call(pair[0], READ, "recvfrom", (10, socket.MSG_DONTWAIT), None),
+            "send": lambda: hub.io.send(pair[0], bytes(2_000_000), 0, None),
+            "sendall": lambda: hub.io.sendall(pair[0], bytes(2_000_000), 0, None),
+            "wait_socket": lambda: hub.io.wait_socket(pair[0], READ),
+            "wait": lambda: hub.io.wait(pair[0].fileno(), READ),
+        }
+        thrown = error("thrown in")
+        task = spawn(operations[operation])
+        until_parked(task)
+        task.kill(thrown, block=False)
+        with pytest.raises(OSError) as caught:
+            task.get()
+        assert caught.value is thrown
+
+    @pytest.mark.skipif(not hasattr(socket, "MSG_WAITALL"), reason="this system has no MSG_WAITALL")
+    def test_read_of_all_that_an_error_of_the_users_cuts_short(self, hub: Hub, pair: Pair) -> None:
+        """It returns what it has, and the error is not lost with it."""
+        got = []
+
+        def read_all() -> None:
+            got.append(hub.io.recv(pair[0], 10, socket.MSG_WAITALL, None))
+            sleep(PATIENCE_SECONDS)
+
+        thrown = ConnectionResetError("thrown in")
+        task = spawn(read_all)
+        until_parked(task)
+        pair[1].send(b"abc")
+        turns(3)
+        task.kill(thrown, block=False)
+        with pytest.raises(ConnectionResetError) as caught:
+            task.get()
+        assert caught.value is thrown
+        if not got:  # nothing was taken from the socket
+            got.append(hub.io.recv(pair[0], 10, 0, PATIENCE_SECONDS))
+        assert got == [b"abc"]
+
     # -- closed while somebody waits ---------------------------------------------------------------------------
 
     @pytest.mark.parametrize("operation", ["recv_into", "sendall", "wait_socket", "connect", "peek"])
