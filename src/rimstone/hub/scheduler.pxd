@@ -26,9 +26,9 @@ cdef class Hub(Scheduler):
     cdef Greenlets _greenlets
     cdef object __weakref__
 
-    @cython.locals(task=TaskCore, reason=int)
+    @cython.locals(task=TaskCore, reason=int, until=double)
     cpdef int park(self, deadline=*) except -1
-    @cython.locals(task=TaskCore, reason=int, following=TaskCore, idle=list)
+    @cython.locals(task=TaskCore, reason=int, before=int, following=TaskCore, idle=list)
     cpdef int wait(self, bint ready=*) except -1
     @cython.locals(task=TaskCore)
     cpdef reschedule(self)

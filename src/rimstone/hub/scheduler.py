@@ -139,9 +139,12 @@ class Hub(Scheduler):
         """
         self.check_wait()
         task: TaskCore = self.current
+        before, until = task.waiting, task.until  # of a wait that this signal handler has interrupted, perhaps
+        task.enlisted = True
         task.waiting = None
         task.until = NEVER if deadline is None else deadline
         reason = self.wait()
+        task.waiting, task.until = before, until
         if reason == KILLED:
             task.raise_pending()
         return reason
@@ -150,8 +153,10 @@ class Hub(Scheduler):
         """Let every other ready task run once, then go on: `sleep(0)`."""
         self.check_wait()
         task: TaskCore = self.current
+        before = task.waiting
         task.waiting = None
         self.wait(True)
+        task.waiting = before
         if task.pending is not None:
             task.raise_pending()
 
@@ -165,6 +170,7 @@ class Hub(Scheduler):
         task: TaskCore = self.current
         if task.guest is not None:
             return self._wait_as_host(task, ready)
+        before = task.reason  # for a signal handler: the task that it has struck may not have looked yet
         reason = self._may_not_wait(task, ready)
         if reason:
             return reason
@@ -189,10 +195,13 @@ class Hub(Scheduler):
             if self.current is not task or self._greenlets.raised is not None:
                 self._turn_back(task)
         self.budget = _BUDGET
+        task.enlisted = False
+        reason = task.reason
+        task.reason = before
         # Also if the deadline or an event came before the kill: nothing was given to the task that could be lost.
-        if task.reason != UNPARKED and task.pending is not None:
+        if reason != UNPARKED and task.pending is not None:
             return KILLED
-        return task.reason
+        return reason
 
     def give_way(self) -> None:
         self.budget = _BUDGET
@@ -384,6 +393,7 @@ class Hub(Scheduler):
         """KILLED if there is an exception to be raised first; else 0, and all is set for the switch."""
         self.check_wait()
         if task.pending is not None:
+            task.enlisted = False
             return KILLED
         if not ready:
             task.deadline = task.until
@@ -438,6 +448,10 @@ class Hub(Scheduler):
         """Park *task*, or queue it if *ready*; then what `_next` says, whatever signal handlers raise meanwhile."""
         thrown: BaseException | None = None
         try:
+            if not (ready or task.enlisted):  # a signal handler has waited since, and what it was to wait for is past
+                task.reason = UNPARKED
+                return task
+            # No call may stand between the question and this: a signal handler may strike at each.
             task.parked = not ready
             while True:
                 try:

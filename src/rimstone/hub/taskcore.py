@@ -67,8 +67,9 @@ class TaskCore(Waiting):
         kwargs: dict[str, Any],
         name: str | None = None,
     ) -> None:
-        self.waiting: Any = None  # both are the base class's
+        self.waiting: Any = None  # these three are the base class's
         self.until = NEVER
+        self.enlisted = False
         self.hub = hub
         self.number = next(_numbers)
         self._name = name

@@ -38,7 +38,7 @@ from rimstone import clock
 from rimstone.clock import monotonic
 from rimstone.errors import CannotWait
 from rimstone.iomodel import _entry
-from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, IOModel, Scheduler, Waiting
+from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, UNPARKED, WRITE, Buffer, IOModel, Scheduler, Waiting
 
 __all__ = ["ReadinessModel"]
 
@@ -147,17 +147,32 @@ class ReadinessModel(IOModel):
                     del waiting[fd]
 
     def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
-        task = self.scheduler.current
-        try:
-            self._enlist(fd, events, task)
+        scheduler = self.scheduler
+        reason = UNPARKED
+        while reason == UNPARKED:  # for no reason: it might not be ready
+            scheduler.check_wait()
+            task = scheduler.current
             try:
-                self._watch(fd)
-            except PermissionError:
-                return True
-            return self.scheduler.park(deadline) != TIMEOUT
-        finally:
-            self._delist(fd, task)
-            self._watch_quietly(fd)
+                task.enlisted = True
+                self._enlist(fd, events, task)
+                try:
+                    self._watch(fd)
+                except PermissionError:
+                    return True
+                reason = self._wait_by_number(task, deadline)
+            finally:
+                self._delist(fd, task)
+                self._watch_quietly(fd)
+        return reason != TIMEOUT
+
+    def _wait_by_number(self, task: Any, deadline: float | None) -> int:
+        """The wait of a task that is `enlisted` for a descriptor, not for a socket; a kill is raised here."""
+        task.waiting = None
+        task.until = NEVER if deadline is None else deadline
+        reason = self.scheduler.wait()
+        if reason == KILLED:
+            task.raise_pending()
+        return reason
 
     def _watch_quietly(self, fd: int) -> None:
         try:
@@ -177,12 +192,14 @@ class ReadinessModel(IOModel):
         return reason != TIMEOUT
 
     def _wait_both(self, entry: _entry.SocketEntry, sock: Any, deadline: float | None) -> bool:
+        self.scheduler.check_wait()
         task = self.scheduler.current
         fd = entry.fd
         try:
+            task.enlisted = True
             self._enlist(fd, READ | WRITE, task)
             self._arm(entry)
-            reason = self.scheduler.park(deadline)
+            reason = self._wait_by_number(task, deadline)
         finally:
             self._delist(fd, task)
             if not entry.closed:
@@ -228,6 +245,7 @@ class ReadinessModel(IOModel):
         """
         waits: Waiting = task
         self.scheduler.check_wait()
+        waits.enlisted = True
         if self._is_displaced(entry):
             self._enlist(entry.fd, direction, task)
         elif direction == READ:
@@ -235,7 +253,7 @@ class ReadinessModel(IOModel):
         else:
             entry.writer = task if entry.writer is None else _both(entry.writer, task)
         self._arm(entry)
-        waits.waiting = entry  # last: Python code that ran before may have waited for something else
+        waits.waiting = entry
         waits.until = until
 
     def _is_displaced(self, entry: _entry.SocketEntry) -> bool:

@@ -4,6 +4,7 @@ cdef class IOModel
 cdef class Waiting:
     cdef public object waiting
     cdef public double until
+    cdef public bint enlisted
 
 
 cdef class Scheduler:

@@ -49,13 +49,17 @@ class Waiting:
     Attributes:
         waiting: What it waits for now, or waited for last: something of the model's, or what others unpark.
         until: When that wait ends at the latest, on `clock.monotonic`; `NEVER` if it has no end.
+        enlisted: True from before anybody is told what it is going to wait for, until a wait has ended. That may be
+            another one: of a signal handler that has struck in between. What would have ended this wait may have come
+            meanwhile, so `Scheduler.wait` comes back at once then, and the task tries again.
     """
 
-    __slots__ = ("until", "waiting")
+    __slots__ = ("enlisted", "until", "waiting")
 
     def __init__(self) -> None:
         self.waiting: Any = None
         self.until = NEVER
+        self.enlisted = False
 
 
 class Scheduler:
@@ -78,9 +82,10 @@ class Scheduler:
     def wait(self, ready: bool = False) -> int:
         """Suspend the current task until something makes it ready, its `until` at the latest; returns why it goes on.
 
-        The caller has set the task's `waiting` and `until`. This is what `park` stands on, and what an operation uses
-        that must be shallow (see `begin_recv`): a kill is not raised here but returned as KILLED, and the caller undoes
-        what it has to undo and then calls `raise_pending` of the task.
+        The caller has set the task's `enlisted`, and then `waiting` and `until`. This is what `park` stands on, and
+        what an operation uses that must be shallow (see `begin_recv`): a kill is not raised here but returned as
+        KILLED, and the caller undoes what it has to undo and then calls `raise_pending` of the task. UNPARKED may come
+        for no reason at all: who was told of nothing looks again.
 
         Args:
             ready: It waits for nothing, and only lets every other ready task run once.

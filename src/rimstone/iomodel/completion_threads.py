@@ -52,7 +52,7 @@ from rimstone.iomodel import _entry
 from rimstone.iomodel._pause import Pause
 from rimstone.iomodel._readiness import ReadinessModel, _gathers
 from rimstone.iomodel._wakeup import Wakeup
-from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, Scheduler
+from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, UNPARKED, WRITE, Buffer, Scheduler
 
 __all__ = ["CompletionThreadsModel"]
 
@@ -387,6 +387,7 @@ class CompletionThreadsModel(ReadinessModel):
         scheduler = self.scheduler
         task = operation.task = scheduler.current
         before = task.waiting, task.until
+        task.enlisted = True
         self._completer.start()
         try:
             task.waiting = operation
@@ -431,7 +432,14 @@ class CompletionThreadsModel(ReadinessModel):
             scheduler.give_way()
         os.fstat(fd)  # a closed descriptor fails here; one that is closed while we wait for it is ready
         operation = _Wait(None, None, fd, events)
-        return not _would_block(operation.attempt()) or self._complete(operation, deadline) is not None
+        while _would_block(operation.attempt()):
+            reason = self._wait_for(operation, deadline)
+            if reason == KILLED:
+                scheduler.current.raise_pending()
+            if reason != UNPARKED:  # for no reason: it might not be ready
+                return reason != TIMEOUT
+            operation = _Wait(None, None, fd, events)
+        return True
 
     def cancel(self, task: Any) -> None:
         if isinstance(task.waiting, _Operation):

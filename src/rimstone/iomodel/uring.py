@@ -84,6 +84,7 @@ class UringModel(ReadinessModel):
             self._ring.withdraw(operation)
             self.scheduler.check_wait()
         waits: Waiting = self.scheduler.current
+        waits.enlisted = True
         waits.waiting = operation
         waits.until = until
 
