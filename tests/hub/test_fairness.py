@@ -339,3 +339,24 @@ def test_kill_at_the_end_of_the_budget_sends_nothing_more(io, datagrams):
         while True:
             far.recv(2, socket.MSG_DONTWAIT)
     assert len(sent) <= _BUDGET
+
+
+def test_callbacks_that_queue_themselves_again_starve_neither_io_nor_timers(io):
+    """Each look for events comes after those callbacks that were there when the turn began."""
+    hub = get_hub()
+    called = []
+
+    def again():
+        called.append(1)
+        if not reader.ready() and len(called) < 100_000:
+            hub.run_soon(again)
+
+    near, far = socket.socketpair()
+    with near, far:
+        reader = spawn(io.recv, near, 10, 0, None)
+        sleep(0)
+        hub.run_soon(again)
+        far.send(b"abc")
+        assert reader.get() == b"abc"
+        sleep(0.001)
+    assert len(called) < 100_000

@@ -62,6 +62,7 @@ cdef class Hub(Scheduler):
     @cython.locals(deadline=double, task=TaskCore, ready=list)
     cdef _poll(self)
     cdef _refuse_deadlock(self)
+    @cython.locals(count=Py_ssize_t)
     cdef _take_news(self)
     cpdef _take_last_news(self)
     @cython.locals(timers=Timers, now=double, task=TaskCore)

@@ -519,7 +519,9 @@ class Hub(Scheduler):
             if asks is not None and asks():
                 return
             self._blocked = True
-            if not (self._soon or self._unparked or ready):
+            if self._soon or self._unparked or ready:
+                self._look(0.0)
+            else:
                 deadline = self._timers.next_look()
                 if asks is None and not self._timers.is_first_live() and not self.io.waits():
                     deadline = self._timers.next_deadline()  # exactly, since a timer that is void wakes nobody
@@ -561,7 +563,9 @@ class Hub(Scheduler):
             unparked[0].wake_task()  # may be done twice, if a signal handler raises here
             del unparked[0]
         soon = self._soon
-        while soon:
+        count = len(soon)  # what these calls queue comes after the next look for events, which they must not starve
+        while count > 0 and soon:
+            count -= 1
             function, args = call = soon[0]
             try:
                 function(*args)
