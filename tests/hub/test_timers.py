@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rimstone._core import core
 from rimstone.hub import Timeout, sleep, spawn
 from rimstone.hub import timers as module
 from rimstone.hub.taskcore import TaskCore
@@ -124,3 +125,34 @@ def test_timeout_that_nobody_keeps_strikes_all_the_same():
     gc.collect()
     with pytest.raises(Timeout):
         sleep(20)
+
+
+@pytest.mark.skipif(core() == "compiled", reason="no signal handler strikes there")
+@pytest.mark.parametrize("limit", [0, 100], ids=["compact", "settle"])
+def test_timer_that_a_signal_handler_sets_while_others_are_looked_at_stays(monkeypatch, limit):
+    """It lies before the one that is being settled, or comes when those to be kept have been found."""
+    timers = Timers()
+    moved, struck = Parkable(), Parkable()
+    moved.park(timers, 5)
+    moved.deadline = 8
+    task_of = module._task_of
+
+    looks = []
+
+    def strike(who):
+        looks.append(who)
+        if len(looks) == (2 if limit else 1):  # `due` looks once, and then `_settle_first`
+            struck.park(timers, 3)
+        return task_of(who)
+
+    monkeypatch.setattr(module, "_COMPACT_ABOVE", limit)
+    timers._compact_at = limit
+    monkeypatch.setattr(module, "_task_of", strike)
+    if limit:
+        assert timers.due(6) is None or timers.due(6) is struck
+    else:
+        timers._compact()
+    monkeypatch.undo()
+    assert timers.due(4) is struck
+    struck.deadline = NEVER
+    assert timers.next_deadline() == 8

@@ -5,7 +5,7 @@ from rimstone.hub.taskcore cimport TaskCore
 cdef class Timers:
     cdef public list _heap
     cdef public object _order
-    cdef public Py_ssize_t _compact_at
+    cdef public Py_ssize_t _compact_at, _pushes
 
     cpdef add(self, TaskCore task)
     cpdef add_kept(self, TaskCore task)
@@ -19,7 +19,7 @@ cdef class Timers:
     cpdef due(self, double now)
     @cython.locals(deadline=double, task=TaskCore)
     cpdef _settle_first(self)
-    @cython.locals(task=TaskCore)
+    @cython.locals(task=TaskCore, pushes=Py_ssize_t)
     cpdef _compact(self)
 
 

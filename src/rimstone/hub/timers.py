@@ -36,6 +36,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Any]] = []  # deadline, order, and an alarm or a weak reference to a task
         self._order = count()  # equal deadlines fire in the order they were set
+        self._pushes = 0
         self._compact_at = _COMPACT_ABOVE
 
     def __len__(self) -> int:
@@ -50,6 +51,7 @@ class Timers:
         self._push(task, task)
 
     def _push(self, task: "TaskCore", who: Any) -> None:
+        self._pushes += 1
         heapq.heappush(self._heap, (task.deadline, next(self._order), who))
         task.timer = task.deadline
         if len(self._heap) > self._compact_at:
@@ -94,15 +96,20 @@ class Timers:
 
     def _settle_first(self) -> None:
         """The first timer is a tombstone, or its task has another deadline now."""
-        deadline, _, who = self._heap[0]
+        first = self._heap[0]
+        deadline, _, who = first
         task = _task_of(who)
         if task is not None and task.timer == deadline:
             if task.deadline != NEVER:  # later, or `add` would have made an earlier timer
+                self._pushes += 1
                 heapq.heappush(self._heap, (task.deadline, next(self._order), who))
             task.timer = task.deadline
-        heapq.heappop(self._heap)
+        heap = self._heap
+        if heap and heap[0] is first:  # else a signal handler has set an earlier one, or has waited and taken this out
+            heapq.heappop(heap)
 
     def _compact(self) -> None:
+        pushes = self._pushes
         live = []
         for timer in self._heap:
             task = _task_of(timer[2])
@@ -112,8 +119,9 @@ class Timers:
                 else:
                     live.append(timer)
         heapq.heapify(live)
-        self._heap = live
         self._compact_at = max(_COMPACT_ABOVE, 2 * len(live))
+        if self._pushes == pushes:  # else a signal handler has added one, which is not among them: next time, then
+            self._heap = live
 
 
 def _task_of(who: Any) -> "TaskCore | None":
