@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import ExitStack, closing
 
 import pytest
@@ -287,6 +288,69 @@ def test_closing_the_ring_cancels_what_it_holds(tcp):
     ring.withdraw(last)
     ring.settle()
     ring.close()
+
+
+def test_ring_of_a_thread_that_has_ended_is_closed_by_one_that_has_got_its_ident(tcp):
+    """The system gives the number of a thread away again; the kernel would refuse the ring to the second one."""
+    made = []
+
+    def make():
+        ring = uring._ring.Ring(Recorder())
+        ring.recv("task", tcp[0], tcp[0].fileno(), 10, False)
+        ring.poll(0)
+        made.append((threading.get_ident(), ring))
+
+    def close(ring):
+        ring.close()
+        closed.append(threading.get_ident())
+
+    for _ in range(10):
+        closed = []
+        for target, args in ((make, ()), (lambda: close(made[-1][1]), ())):
+            thread = threading.Thread(target=target, args=args)
+            thread.start()
+            thread.join()
+        ident, ring = made[-1]
+        assert closed
+        assert ring.fd == -1
+        if closed == [ident]:
+            return
+    pytest.skip("no two threads had the same ident, one after the other")
+
+
+NO_MEMORY = """
+    import ctypes, errno, platform, socket, struct, sys
+    from rimstone.iomodel import _ring
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if platform.machine() not in ("x86_64", "aarch64"):
+        sys.exit("skip")
+    near, far = socket.socketpair()
+    ring = _ring.Ring(None)
+    asked = ring.recv("task", near, near.fileno(), 10, False)
+    ring.poll(0)
+    # A seccomp filter: from now on system call 426, io_uring_enter, says that it has no memory.
+    program = [(0x20, 0, 0, 0), (0x15, 0, 1, 426), (0x06, 0, 0, 0x00050000 | errno.EAGAIN), (0x06, 0, 0, 0x7FFF0000)]
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+
+    class Filter(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.c_void_p)]
+
+    filter = Filter(len(program), ctypes.addressof(filters))
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(filter), 0, 0):
+        sys.exit("skip")
+    ring.close()
+    print(ring.fd, asked.done)
+"""
+
+
+def test_closing_a_ring_ends_where_the_kernel_has_no_memory_to_cancel_what_it_holds():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(NO_MEMORY)], capture_output=True, text=True, check=False, timeout=30
+    )
+    if done.stderr.strip() == "skip":
+        pytest.skip("no seccomp here")
+    assert (done.stdout, done.stderr) == ("-1 False\n", "")
 
 
 # -- crowds ----------------------------------------------------------------------------------------------------

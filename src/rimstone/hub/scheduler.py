@@ -736,7 +736,7 @@ class _Guard:
 
     def __del__(self) -> None:
         hub = self._hub
-        if get_ident() == hub.thread_id:
+        if _here.get() is hub:  # it may be another thread that drops it
             _here.set(None)
         if os.getpid() != self._pid:  # a forked child drops its parent's other threads before any hook is called
             hub.forked = True

@@ -33,7 +33,7 @@ cdef class Ring:
     cdef rimstone_ring *_ring
     cdef unsigned int _tail, _head
     cdef unsigned short _given
-    cdef unsigned long _thread
+    cdef unsigned long long _thread
     cdef int _pid
     cdef Py_ssize_t _done
     cdef Py_ssize_t _prompt  # requests to be submitted that the kernel may answer at once

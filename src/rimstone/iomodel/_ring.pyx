@@ -100,6 +100,15 @@ cdef extern from *:
         size_t sizes[3];
     };
 
+    /* A number that no other thread of this process has, or will ever have: those of the system are used again. */
+    static uint64_t rimstone_thread(void) {
+        static __thread uint64_t mine;
+        static uint64_t last;
+        if (!mine)
+            mine = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+        return mine;
+    }
+
     #define rimstone_prefetch(p) __builtin_prefetch((const void *)(uintptr_t)(p), 1)
     #define rimstone_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define rimstone_store(p, value) __atomic_store_n((p), (value), __ATOMIC_RELEASE)
@@ -252,6 +261,7 @@ cdef extern from *:
         ROP_NOP, ROP_POLL_ADD, ROP_ACCEPT, ROP_ASYNC_CANCEL, ROP_SEND, ROP_RECV
         RSQE_BUFFER_SELECT, RSQE_CQE_SKIP_SUCCESS, RSEND_POLL_FIRST, RCANCEL_ALL, RCANCEL_ANY
         RCQE_BUFFER, RCQE_SOCK_NONEMPTY, RCQE_BUFFER_SHIFT, RSQ_CQ_OVERFLOW, RSQ_TASKRUN, RENTER_GETEVENTS
+    unsigned long long rimstone_thread()
     void rimstone_prefetch(unsigned long long address) nogil
     unsigned int rimstone_load(unsigned int *place) nogil
     void rimstone_store(unsigned int *place, unsigned int value) nogil
@@ -275,9 +285,9 @@ cdef extern from "sys/socket.h":
 cdef extern from "unistd.h":
     int c_close "close"(int fd)
     int getpid()
+    int usleep(unsigned int microseconds) nogil
 
 cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_ident()
     void Py_INCREF(object)
     void Py_DECREF(object)
     char *PyByteArray_AS_STRING(object)
@@ -287,6 +297,8 @@ cdef enum:
     ANSWERS = 4096
     BUFFERS = 256
     BUFFER_BYTES = 4096
+    CLOSING_ATTEMPTS = 1000
+    CLOSING_PAUSE_US = 1000
     STRIDE_BYTES = 4160  # a cache line more, or the beginnings of all of them would share one set of the first cache
     READ = 1
     NOBODY = 0  # user_data of requests whose completion tells nothing
@@ -375,7 +387,7 @@ cdef class Ring:
     def __cinit__(self, scheduler):
         cdef int result
         self._scheduler = scheduler
-        self._thread = PyThread_get_thread_ident()
+        self._thread = rimstone_thread()
         self._pid = getpid()
         self._withdrawn = []
         self._sockets = Sockets()
@@ -696,16 +708,17 @@ cdef class Ring:
         """Cancel everything and give back descriptor and memory. Idempotent.
 
         In a forked child, and in another thread after the ring's own has ended, only the descriptor is closed: the
-        kernel has cancelled a thread's requests when it ended.
+        kernel has cancelled a thread's requests when it ended. Where the kernel lacks the memory to cancel them, it gives
+        up after a second; what it may still work on is never freed then.
         """
         cdef rimstone_ring *ring = self._ring
         cdef rimstone_sqe *sqe
         cdef unsigned int position, pending
-        cdef int result
+        cdef int result, attempts = 0
         cdef bint is_ours = self._pid == getpid()
         if self._ring.fd < 0:
             return
-        if is_ours and self._thread == PyThread_get_thread_ident():
+        if is_ours and self._thread == rimstone_thread():
             position = rimstone_load(ring.sq_head)
             while position != self._tail:
                 sqe = &ring.sqes[position & ring.sq_mask]
@@ -716,11 +729,16 @@ cdef class Ring:
             sqe.op_flags = RCANCEL_ANY | RCANCEL_ALL
             self._enter()
             self._reap()
-            while self.waiting:
+            while self.waiting and attempts < CLOSING_ATTEMPTS:
+                pending = self._tail - rimstone_load(ring.sq_head)  # the cancellation, if there was no memory for it
                 with nogil:
-                    result = rimstone_enter(ring.fd, 0, 1, RENTER_GETEVENTS, -1)
+                    result = rimstone_enter(ring.fd, pending, 1, RENTER_GETEVENTS, -1)
+                    if result < 0 and result != -EINTR:
+                        rimstone_enter(ring.fd, 0, 0, RENTER_GETEVENTS, -1)  # too many answers are in its way, perhaps
+                        usleep(CLOSING_PAUSE_US)
+                        attempts += 1
                 self._reap()
-        rimstone_close(self._ring, is_ours)
+        rimstone_close(self._ring, is_ours and not self.waiting)
 
     @property
     def fd(self):
