@@ -121,6 +121,42 @@ def test_no_thread_to_be_had(hub, pair, monkeypatch):
     assert task.get() == b"abc"
 
 
+def test_signal_handler_that_waits_while_the_thread_is_being_started_starts_no_second_one(hub, pair, monkeypatch):
+    before = threads()
+    allocate_lock = _originals.allocate_lock
+    completer = hub.io._completer
+    strikes = []
+
+    def struck():
+        lock = allocate_lock()
+        if not strikes:
+            strikes.append(lock)
+            completer.start()
+        return lock
+
+    monkeypatch.setattr(_originals, "allocate_lock", struck)
+    reader = spawn(hub.io.recv, pair[0], 10, 0, None)
+    until_parked(reader)
+    assert strikes
+    assert len(threads() - before) == 1
+    pair[1].send(b"abc")
+    assert reader.get() == b"abc"
+
+
+def test_signal_handler_that_polls_while_the_thread_is_being_started_does_not_wait_for_it(hub, pair, monkeypatch):
+    start_new_thread = completion_threads.start_new_thread
+
+    def struck(*args):
+        hub.io._completer.round()
+        return start_new_thread(*args)
+
+    monkeypatch.setattr(completion_threads, "start_new_thread", struck)
+    reader = spawn(hub.io.recv, pair[0], 10, 0, None)
+    until_parked(reader)
+    pair[1].send(b"abc")
+    assert reader.get() == b"abc"
+
+
 def test_failure_of_poll_itself_goes_to_all_who_wait_and_the_next_wait_has_a_new_thread(hub, pair, monkeypatch):
     class Broken:
         def register(self, fd, mask):

@@ -182,6 +182,7 @@ class _Completer:
         self._rounds: deque[Any] = deque()  # locks, each released at the end of a round that began after it came
         self._waiting: dict[int, list[_Operation]] = {}  # by descriptor: what the thread polls for
         self._ended: Any = None  # a lock that the thread releases at its end; None before its beginning
+        self._starting = False  # who strikes now and waited for the thread would wait for himself
         self._thread_id = 0
         self._closed = False
 
@@ -189,17 +190,26 @@ class _Completer:
 
     def start(self) -> None:
         """See to it that the thread runs. RuntimeError if the system has none for us."""
-        if self._runs():
+        before = self._ended
+        if before is not None and before.locked():
             return
         if self._closed:
             raise OSError(errno.EBADF, "this hub has been closed; nothing can wait in it any more")
-        ended = self._ended = _originals.allocate_lock()
+        ended = _originals.allocate_lock()
         ended.acquire()
+        # A signal handler, or a finalizer, may have struck at each call above, and have started one. No call from here
+        # to where it is known that this one starts.
+        if self._ended is not before:
+            return
+        self._ended = ended
+        self._starting = True
         try:
             start_new_thread(self._run, (ended,))  # `threading` would wait for its beginning, and let other tasks run
         except RuntimeError:
             self._ended = None
             raise
+        finally:
+            self._starting = False
 
     def submit(self, operation: _Operation) -> None:
         """Hand it over, if it has not been cancelled; again does nothing. The thread hears of it by `announce`."""
@@ -231,7 +241,7 @@ class _Completer:
         done = _originals.allocate_lock()
         done.acquire()
         with self._lock:
-            if not self._runs() or self._is_alone():
+            if not self._runs() or self._starting or self._is_alone():
                 return
             self._rounds.append(done)
         self._wakeup.set()
@@ -328,8 +338,11 @@ class _Completer:
         while self._news:
             with self._lock:  # who submits is not interrupted between the two lines of it
                 operation = self._news.popleft()
-                if operation.state is SUBMITTED:
-                    self._waiting.setdefault(operation.fd, []).append(operation)
+                submitted = operation.state is SUBMITTED
+            # Without the lock: to make an object may let the collector run, and so any finalizer, and that may wait for
+            # a thread which wants the lock. If it is cancelled by now, that is the next piece of news.
+            if submitted:
+                self._waiting.setdefault(operation.fd, []).append(operation)
             changed.add(operation.fd)
         for fd in changed:
             self._watch(poll, fd)
