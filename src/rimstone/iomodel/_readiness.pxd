@@ -28,8 +28,9 @@ cdef class ReadinessModel(IOModel):
     @cython.locals(scheduler=Scheduler)
     cpdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
     cdef int _waited(self, SocketEntry entry, sock, int reason) except -1
+    cpdef _in_vain(self, SocketEntry entry, sock, int direction, double until)
     @cython.locals(reason=int)
-    cpdef _until_ready(self, SocketEntry entry, sock, int direction, deadline)
+    cpdef _until_ready(self, SocketEntry entry, sock, int direction, deadline, bint again=*)
     @cython.locals(waits=Waiting)
     cdef _enlist_at(self, SocketEntry entry, int direction, task, double until)
     cdef bint _is_displaced(self, SocketEntry entry) except -1

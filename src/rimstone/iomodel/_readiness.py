@@ -32,9 +32,10 @@ the operation, not after it: a kill that is raised then takes nothing with it th
 import _socket
 import errno
 import os
+import select
 from typing import Any, NoReturn
 
-from rimstone import clock
+from rimstone import _originals, clock
 from rimstone.clock import monotonic
 from rimstone.errors import CannotWait
 from rimstone.iomodel import _entry
@@ -46,6 +47,7 @@ MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR})
 _UNIX_CONNECT_RETRY_SECONDS = 0.005
+_ERRORS_PAUSE_SECONDS = 0.005
 
 
 def _gathers(sock: Any, flags: int, timeout: float | None) -> bool:
@@ -129,6 +131,17 @@ class ReadinessModel(IOModel):
             for task in tasks:
                 self.scheduler.make_ready(task, IO)
             waiting.pop(fd, None)
+
+    def _in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> None:
+        """A task was told that its socket is ready, tried, and is about to wait again, *until* at the latest.
+
+        It pauses, if all that makes the socket "ready" is that nobody has read its error queue. So it is after an ICMP
+        error under IP_RECVERR, or a timestamp: poll(2) says POLLERR until the queue has been read (MSG_ERRQUEUE), while
+        a blocking recv waits for data. A model that reports a change once needs no such pause.
+        """
+        if _has_only_errors(entry.fd, direction):
+            self.scheduler.park(min(until, monotonic() + _ERRORS_PAUSE_SECONDS))
+            self._come_back(entry, sock)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -230,8 +243,15 @@ class ReadinessModel(IOModel):
             self._come_back(entry, sock)
         return reason
 
-    def _until_ready(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> None:
-        """Wait after EAGAIN, for an operation that has nothing to lose: raises what ends the wait before its time."""
+    def _until_ready(
+        self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None, again: bool = False
+    ) -> None:
+        """Wait after EAGAIN, for an operation that has nothing to lose: raises what ends the wait before its time.
+
+        *again*: the same operation has waited before.
+        """
+        if again:
+            self._in_vain(entry, sock, direction, NEVER if deadline is None else deadline)
         reason = self._wait_entry(entry, sock, direction, deadline)
         if reason == KILLED:
             self.scheduler.current.raise_pending()
@@ -411,6 +431,7 @@ class ReadinessModel(IOModel):
             _timed_out()
         data = self._try_recv(entry, size_bytes, flags)
         if data is None:
+            self._in_vain(entry, sock, READ, task.until)
             self._enlist_at(entry, READ, task, task.until)
         return data
 
@@ -473,22 +494,26 @@ class ReadinessModel(IOModel):
                 return self._recv_into_whole(entry, sock, view[: size_bytes or len(view)], flags)
             flags &= ~MSG_WAITALL
         deadline: float | None = None
+        again = False
         while True:
             count = entry.try_recv_into(buffer, size_bytes, flags)
             if count >= 0:
                 return count
             deadline = self._deadline(flags, timeout, deadline)
-            self._until_ready(entry, sock, READ, deadline)
+            self._until_ready(entry, sock, READ, deadline, again)
+            again = True
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)
         deadline: float | None = None
+        again = False
         while True:
             sent = entry.try_send(data, flags)
             if sent >= 0:
                 break
             deadline = self._deadline(flags, timeout, deadline)
-            self._until_ready(entry, sock, WRITE, deadline)
+            self._until_ready(entry, sock, WRITE, deadline, again)
+            again = True
         if timeout is None and sent != len(data) and not flags & MSG_DONTWAIT:
             return self._send_rest(entry, sock, data, flags, sent)
         return sent
@@ -514,11 +539,13 @@ class ReadinessModel(IOModel):
         return sent
 
     def _send_some(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, deadline: float | None) -> int:
+        again = False
         while True:
             sent = entry.try_send(data, flags)
             if sent >= 0:
                 return sent
-            self._until_ready(entry, sock, WRITE, deadline)
+            self._until_ready(entry, sock, WRITE, deadline, again)
+            again = True
 
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
         entry = self._entry_of(sock)
@@ -598,12 +625,14 @@ class ReadinessModel(IOModel):
         args: tuple[Any, ...],
         deadline: float | None,
     ) -> Any:
+        again = False
         while True:
             try:
                 return function(*args)
             except BlockingIOError:
                 pass
-            self._until_ready(entry, sock, direction, deadline)
+            self._until_ready(entry, sock, direction, deadline, again)
+            again = True
 
 
 def _would_wait() -> NoReturn:
@@ -612,6 +641,16 @@ def _would_wait() -> NoReturn:
 
 def _timed_out() -> NoReturn:
     raise TimeoutError("timed out")
+
+
+def _has_only_errors(fd: int, direction: int) -> bool:
+    """Whether poll(2) has nothing to say of *fd* but POLLERR."""
+    if _originals.poll is None:  # Windows, which has no error queues either
+        return False
+    question = _originals.poll()
+    question.register(fd, select.POLLIN if direction == READ else select.POLLOUT)
+    answer: list[tuple[int, int]] = question.poll(0)
+    return answer == [(fd, select.POLLERR)]
 
 
 def _both(waiting: Any, task: Any) -> list[Any]:

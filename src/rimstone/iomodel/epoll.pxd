@@ -13,6 +13,7 @@ cdef class EpollModel(ReadinessModel):
 
     cpdef _watch(self, int fd)
     cpdef _arm(self, SocketEntry entry)
+    cpdef _in_vain(self, SocketEntry entry, sock, int direction, double until)
     cpdef _disarm(self, SocketEntry entry)
     cpdef happened(self, int fd, unsigned int mask)
     cpdef poll(self, timeout)

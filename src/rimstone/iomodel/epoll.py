@@ -21,6 +21,7 @@ What the kernel does, and what follows
 """
 
 import select
+from typing import Any
 
 from rimstone.iomodel import _entry, _poller
 from rimstone.iomodel._readiness import ReadinessModel
@@ -63,6 +64,9 @@ class EpollModel(ReadinessModel):
         except FileExistsError:
             self._poller.modify(entry.fd, _SOCKET_EVENTS)
         entry.armed = True
+
+    def _in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> None:
+        pass  # what is there already is not reported again
 
     def _disarm(self, entry: _entry.SocketEntry) -> None:
         pass  # the registration stays: that is the point of it

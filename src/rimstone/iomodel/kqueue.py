@@ -78,6 +78,9 @@ class KqueueModel(ReadinessModel):
             entry.armed = True
             entry.plain_tcp = False  # hence never dry
 
+    def _in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> None:
+        pass  # what is there already is not reported again
+
     def _disarm(self, entry: _entry.SocketEntry) -> None:
         pass  # the filters stay
 

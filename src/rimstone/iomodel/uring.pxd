@@ -42,7 +42,7 @@ cdef class UringModel(ReadinessModel):
     cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
     @cython.locals(operation=Operation, by_ring=bint, data=bytes)
     cdef _next_recv(
-        self, SocketEntry entry, sock, Py_ssize_t size_bytes, int flags, timeout, double until, bint shares
+        self, SocketEntry entry, sock, Py_ssize_t size_bytes, int flags, timeout, double until, bint shares, bint again
     )
     @cython.locals(
         entry=SocketEntry, operation=Operation, shares=bint, count=Py_ssize_t, room=Py_ssize_t, until=double

@@ -240,7 +240,7 @@ class UringModel(ReadinessModel):
         entry = self._entry_of(sock)
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
             return ReadinessModel.begin_recv(self, sock, size_bytes, flags, timeout)
-        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, timeout, NEVER, self._shares())
+        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, timeout, NEVER, self._shares(), False)
 
     def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
         task: Waiting = self.scheduler.current
@@ -249,7 +249,7 @@ class UringModel(ReadinessModel):
         if self._ended(operation, sock, READ, reason) >= 0 and operation.is_recv():
             entry.dry = not operation.more
             return operation.data()
-        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, None, task.until, False)
+        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, None, task.until, False, True)
 
     def _next_recv(
         self,
@@ -260,8 +260,12 @@ class UringModel(ReadinessModel):
         timeout: float | None,
         until: float,
         shares: bool,
+        again: bool,
     ) -> bytes | None:
-        """Try, unless it would be in vain or *shares*; then begin to wait, until *until* or so many seconds."""
+        """Try, unless it would be in vain or *shares*; then begin to wait, until *until* or so many seconds.
+
+        *again*: it has waited before.
+        """
         by_ring = not flags and size_bytes > 0 and entry.stream
         if not (by_ring and (entry.dry or shares)) or not self.scheduler.may_wait():
             data = entry.try_recv(size_bytes, flags)
@@ -276,6 +280,8 @@ class UringModel(ReadinessModel):
         if by_ring:
             operation = self._ring.recv(self.scheduler.current, sock, entry.fd, size_bytes, entry.dry)
         else:
+            if again:
+                self._in_vain(entry, sock, READ, until)
             operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, READ)
         entry.dry = False
         self._begin(operation, entry, READ, until)

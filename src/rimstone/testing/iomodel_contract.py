@@ -190,6 +190,34 @@ class IOModelContract(CancelContract, ScaleContract):
 
     # -- send and its kin --------------------------------------------------------------------------------------
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has error queues")
+    @pytest.mark.parametrize("operation", ["recv", "recv_into", "recvfrom"])
+    def test_error_queue_that_nobody_reads_does_not_spin(self, hub: Hub, operation: str) -> None:
+        """A blocking receive raises the error once, and then waits for data, whatever poll(2) says."""
+        operations: dict[str, Callable[[socket.socket], object]] = {
+            "recv": lambda sock: hub.io.recv(sock, 10, 0, None),
+            "recv_into": lambda sock: hub.io.recv_into(sock, bytearray(10), 0, 0, None),
+            "recvfrom": lambda sock: hub.io.call(sock, READ, "recvfrom", (10, socket.MSG_DONTWAIT), None),
+        }
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+                gone.bind(("127.0.0.1", 0))
+                address = gone.getsockname()
+            sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_RECVERR", 11), 1)
+            sock.connect(address)
+            sock.send(b"x")
+            with pytest.raises(ConnectionRefusedError):
+                operations[operation](sock)
+            task = spawn(operations[operation], sock)
+            until_parked(task)
+            polls = hub.polls
+            sleep(5 * SOON_SECONDS)
+            assert hub.polls - polls < 100
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.bind(address)
+                peer.sendto(b"abc", sock.getsockname())
+                assert task.get()
+
     def test_send_waits_for_room(self, hub: Hub, pair: Pair) -> None:
         full = fill(pair[0])
         task = spawn(hub.io.send, pair[0], b"abc", 0, None)
