@@ -33,6 +33,7 @@ cdef class ReadinessModel(IOModel):
     cpdef _until_ready(self, SocketEntry entry, sock, int direction, deadline, bint again=*)
     @cython.locals(waits=Waiting)
     cdef _enlist_at(self, SocketEntry entry, int direction, task, double until)
+    cdef _arm_or_leave(self, SocketEntry entry, task)
     cdef bint _is_displaced(self, SocketEntry entry) except -1
     cdef _leave(self, SocketEntry entry, task)
     @cython.locals(fd=int)

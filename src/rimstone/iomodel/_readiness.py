@@ -272,9 +272,19 @@ class ReadinessModel(IOModel):
             entry.reader = task if entry.reader is None else _both(entry.reader, task)
         else:
             entry.writer = task if entry.writer is None else _both(entry.writer, task)
-        self._arm(entry)
+        if not entry.armed:
+            self._arm_or_leave(entry, task)
         waits.waiting = entry
         waits.until = until
+
+    def _arm_or_leave(self, entry: _entry.SocketEntry, task: Any) -> None:
+        """A task that cannot wait here must leave at once: its error holds its socket, and the entry would hold it."""
+        try:
+            self._arm(entry)
+        except BaseException:
+            _take_out(entry, task)
+            self._delist(entry.fd, task)
+            raise
 
     def _is_displaced(self, entry: _entry.SocketEntry) -> bool:
         """True if another socket object with the same number has the table."""
