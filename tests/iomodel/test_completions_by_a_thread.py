@@ -228,7 +228,7 @@ def test_poll_that_does_not_wait_brings_what_is_there(hub, pair):
 
 def test_error_that_has_no_number_is_raised_in_its_task(hub, pair):
     buffer = bytearray(10)
-    task = spawn(hub.io.recv_into, pair[0], buffer, 10, 0, None)
+    task = spawn(hub.io.call, pair[0], READ, "recv_into", (buffer, 10, socket.MSG_DONTWAIT), None)
     until_parked(task)
     del buffer[:]
     pair[1].send(b"abc")

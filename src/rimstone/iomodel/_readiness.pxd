@@ -31,6 +31,7 @@ cdef class ReadinessModel(IOModel):
     cpdef _in_vain(self, SocketEntry entry, sock, int direction, double until)
     @cython.locals(reason=int)
     cpdef _until_ready(self, SocketEntry entry, sock, int direction, deadline, bint again=*)
+    cdef _end_wait(self, SocketEntry entry, sock, int reason)
     @cython.locals(waits=Waiting)
     cdef _enlist_at(self, SocketEntry entry, int direction, task, double until)
     cdef _arm_or_leave(self, SocketEntry entry, task)
@@ -47,8 +48,12 @@ cdef class ReadinessModel(IOModel):
     @cython.locals(data=bytes)
     cdef _try_recv(self, SocketEntry entry, Py_ssize_t size_bytes, int flags)
     cpdef recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
-    @cython.locals(entry=SocketEntry, count=Py_ssize_t)
+    @cython.locals(count=Py_ssize_t)
     cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
+    @cython.locals(entry=SocketEntry, count=Py_ssize_t, until=double)
+    cpdef Py_ssize_t begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout) except -2
+    @cython.locals(task=Waiting, entry=SocketEntry, count=Py_ssize_t)
+    cpdef Py_ssize_t end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, int reason) except -2
     @cython.locals(entry=SocketEntry, sent=Py_ssize_t)
     cpdef send(self, sock, data, int flags, timeout)
     @cython.locals(sent=Py_ssize_t)

@@ -258,6 +258,14 @@ class ReadinessModel(IOModel):
         if reason == TIMEOUT:
             _timed_out()
 
+    def _end_wait(self, entry: _entry.SocketEntry, sock: Any, reason: int) -> None:
+        """The same, where it has waited by itself."""
+        self._waited(entry, sock, reason)
+        if reason == KILLED:
+            self.scheduler.current.raise_pending()
+        if reason == TIMEOUT:
+            _timed_out()
+
     def _enlist_at(self, entry: _entry.SocketEntry, direction: int, task: Any, until: float) -> None:
         """*task* is about to `wait` for this socket. If that is cut short, what is left here does no harm.
 
@@ -434,11 +442,7 @@ class ReadinessModel(IOModel):
     def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
         task: Waiting = self.scheduler.current
         entry: _entry.SocketEntry = task.waiting or self._entry_of(sock)
-        self._waited(entry, sock, reason)
-        if reason == KILLED:
-            self.scheduler.current.raise_pending()
-        if reason == TIMEOUT:
-            _timed_out()
+        self._end_wait(entry, sock, reason)
         data = self._try_recv(entry, size_bytes, flags)
         if data is None:
             self._in_vain(entry, sock, READ, task.until)
@@ -497,21 +501,39 @@ class ReadinessModel(IOModel):
         return done
 
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+        count = self.begin_recv_into(sock, buffer, size_bytes, flags, timeout)
+        if count < 0:
+            with memoryview(buffer):
+                while count < 0:
+                    count = self.end_recv_into(sock, buffer, size_bytes, flags, self.scheduler.wait())
+        return count
+
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)
         if flags & MSG_WAITALL:
             view = memoryview(buffer).cast("B")
             if _gathers(sock, flags, timeout) and 0 <= size_bytes <= len(view):
                 return self._recv_into_whole(entry, sock, view[: size_bytes or len(view)], flags)
             flags &= ~MSG_WAITALL
-        deadline: float | None = None
-        again = False
-        while True:
-            count = entry.try_recv_into(buffer, size_bytes, flags)
-            if count >= 0:
-                return count
-            deadline = self._deadline(flags, timeout, deadline)
-            self._until_ready(entry, sock, READ, deadline, again)
-            again = True
+        count = entry.try_recv_into(buffer, size_bytes, flags)
+        if count < 0:
+            until = NEVER
+            if flags and flags & MSG_DONTWAIT:
+                _would_wait()
+            if timeout is not None:
+                until = monotonic() + timeout
+            self._enlist_at(entry, READ, self.scheduler.current, until)
+        return count
+
+    def end_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, reason: int) -> int:
+        task: Waiting = self.scheduler.current
+        entry: _entry.SocketEntry = task.waiting or self._entry_of(sock)
+        self._end_wait(entry, sock, reason)
+        count = entry.try_recv_into(buffer, size_bytes, flags & ~MSG_WAITALL)
+        if count < 0:
+            self._in_vain(entry, sock, READ, task.until)
+            self._enlist_at(entry, READ, task, task.until)
+        return count
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)

@@ -30,6 +30,8 @@ cdef class IOModel:
     cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
     cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
     cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
+    cpdef Py_ssize_t begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout) except -2
+    cpdef Py_ssize_t end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, int reason) except -2
     cpdef send(self, sock, data, int flags, timeout)
     cpdef Py_ssize_t begin_send(self, sock, data, int flags, timeout) except -2
     cpdef Py_ssize_t end_send(self, sock, data, int flags, int reason) except -2

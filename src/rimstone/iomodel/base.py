@@ -171,7 +171,21 @@ class IOModel:
         raise NotImplementedError
 
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
-        """Receive into *buffer* (all of it when *size_bytes* is 0); returns the count."""
+        """Receive into *buffer* (all of it when *size_bytes* is 0); returns the count.
+
+        While the task waits, *buffer* cannot be resized by others (BufferError), as in the standard library.
+        """
+        raise NotImplementedError
+
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+        """The first half of `recv_into`, as `begin_recv` is of `recv`; -1 if the current task must wait.
+
+        Then the caller sees to it that *buffer* is not resized until the last `end_recv_into`: it exports it.
+        """
+        return self.recv_into(sock, buffer, size_bytes, flags, timeout)
+
+    def end_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, reason: int) -> int:
+        """The second half: *reason* is why the wait ended."""
         raise NotImplementedError
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:

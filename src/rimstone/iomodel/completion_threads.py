@@ -552,15 +552,16 @@ class CompletionThreadsModel(ReadinessModel):
         args = (size_bytes, (flags & ~MSG_WAITALL) | MSG_DONTWAIT)
         return self._retry(entry, sock, READ, receive, args, clock.deadline_after(timeout))  # type: ignore[no-any-return]
 
-    def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
-            return super().recv_into(sock, buffer, size_bytes, flags, timeout)
+            return super().begin_recv_into(sock, buffer, size_bytes, flags, timeout)
         entry = self._entry_of(sock)
         receive: Any = entry.view.recv_into
         if flags & MSG_DONTWAIT:
             return receive(buffer, size_bytes, flags)  # type: ignore[no-any-return]
-        args = (buffer, size_bytes, (flags & ~MSG_WAITALL) | MSG_DONTWAIT)
-        return self._retry(entry, sock, READ, receive, args, clock.deadline_after(timeout))  # type: ignore[no-any-return]
+        with memoryview(buffer) as view:
+            args = (view, size_bytes, (flags & ~MSG_WAITALL) | MSG_DONTWAIT)
+            return self._retry(entry, sock, READ, receive, args, clock.deadline_after(timeout))  # type: ignore[no-any-return]
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)

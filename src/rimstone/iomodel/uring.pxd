@@ -44,10 +44,15 @@ cdef class UringModel(ReadinessModel):
     cdef _next_recv(
         self, SocketEntry entry, sock, Py_ssize_t size_bytes, int flags, timeout, double until, bint shares, bint again
     )
-    @cython.locals(
-        entry=SocketEntry, operation=Operation, shares=bint, count=Py_ssize_t, room=Py_ssize_t, until=double
-    )
-    cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
+    @cython.locals(entry=SocketEntry)
+    cpdef Py_ssize_t begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout) except -2
+    @cython.locals(task=Waiting, operation=Operation, entry=SocketEntry, count=int)
+    cpdef Py_ssize_t end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, int reason) except -2
+    @cython.locals(operation=Operation, by_ring=bint, count=Py_ssize_t, room=Py_ssize_t)
+    cdef Py_ssize_t _next_recv_into(
+        self, SocketEntry entry, sock, buffer, Py_ssize_t size_bytes, int flags, timeout, double until, bint shares,
+        bint again
+    ) except -2
     @cython.locals(sent=Py_ssize_t)
     cpdef send(self, sock, data, int flags, timeout)
     @cython.locals(entry=SocketEntry, sent=Py_ssize_t, until=double)

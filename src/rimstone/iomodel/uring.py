@@ -287,31 +287,60 @@ class UringModel(ReadinessModel):
         self._begin(operation, entry, READ, until)
         return None
 
-    def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)
+        if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
+            return ReadinessModel.begin_recv_into(self, sock, buffer, size_bytes, flags, timeout)
+        flags &= ~MSG_WAITALL
+        return self._next_recv_into(entry, sock, buffer, size_bytes, flags, timeout, NEVER, self._shares(), False)
+
+    def end_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, reason: int) -> int:
+        task: Waiting = self.scheduler.current
+        operation: _ring.Operation = task.waiting
+        entry: _entry.SocketEntry = operation.entry
+        count = self._ended(operation, sock, READ, reason)
+        if count >= 0 and operation.is_recv():
+            entry.dry = not operation.more
+            with memoryview(buffer) as view, view.cast("B") as octets:
+                octets[:count] = operation.data()
+            return count
+        flags &= ~MSG_WAITALL
+        return self._next_recv_into(entry, sock, buffer, size_bytes, flags, None, task.until, False, True)
+
+    def _next_recv_into(
+        self,
+        entry: _entry.SocketEntry,
+        sock: Any,
+        buffer: Buffer,
+        size_bytes: int,
+        flags: int,
+        timeout: float | None,
+        until: float,
+        shares: bool,
+        again: bool,
+    ) -> int:
+        """As `_next_recv`; -1 where that says None."""
         room = _room(buffer, size_bytes)
-        if flags or room <= 0 or not entry.stream:
-            return ReadinessModel.recv_into(self, sock, buffer, size_bytes, flags, timeout)
-        until = NEVER
-        shares = self._shares()
-        while True:
-            if not (entry.dry or shares):
-                count = entry.try_recv_into(buffer, size_bytes, 0)
-                if count >= 0:
-                    entry.dry = count < room
-                    return count
-                entry.dry = True
-            if timeout is not None and until == NEVER:
-                until = monotonic() + timeout
-            operation = self._ring.recv(self.scheduler.current, sock, entry.fd, room, entry.dry)
-            entry.dry = False
-            count = self._await(operation, entry, sock, READ, until)
+        by_ring = not flags and room > 0 and entry.stream
+        if not (by_ring and (entry.dry or shares)) or not self.scheduler.may_wait():
+            count = entry.try_recv_into(buffer, size_bytes, flags)
             if count >= 0:
-                entry.dry = not operation.more
-                with memoryview(buffer) as view, view.cast("B") as octets:
-                    octets[:count] = operation.data()
+                entry.dry = by_ring and count < room
                 return count
-            shares = False
+            if flags & MSG_DONTWAIT:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            entry.dry = True
+        if timeout is not None:
+            until = monotonic() + timeout
+        if by_ring:
+            operation = self._ring.recv(self.scheduler.current, sock, entry.fd, room, entry.dry)
+        else:
+            if again:
+                self._in_vain(entry, sock, READ, until)
+            operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, READ)
+        entry.dry = False
+        self._begin(operation, entry, READ, until)
+        return -1
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         sent = self.begin_send(sock, data, flags, timeout)

@@ -38,10 +38,22 @@ def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
     hub: scheduler.Hub | None = _here.get()
     if hub is None:
         return _Raw.recv_into(self, buffer, nbytes, flags)
-    timeout = _sockets.timeout(self)
+    count = _begin_recv_into(hub, self, buffer, nbytes, flags)
+    if count < 0:
+        exported = memoryview(buffer)  # so that nobody resizes it meanwhile
+        try:
+            while count < 0:
+                count = hub.io.end_recv_into(self, buffer, nbytes, flags, hub.wait())
+        finally:
+            exported.release()
+    return count
+
+
+def _begin_recv_into(hub: scheduler.Hub, sock: Any, buffer: Any, nbytes: int, flags: int) -> int:
+    timeout = _sockets.timeout(sock)
     if timeout is not None and timeout == 0:
-        return _Raw.recv_into(self, buffer, nbytes, flags)
-    return hub.io.recv_into(self, buffer, nbytes, flags, timeout)
+        return _Raw.recv_into(sock, buffer, nbytes, flags)
+    return hub.io.begin_recv_into(sock, buffer, nbytes, flags, timeout)
 
 
 def send(self: Any, data: Any, flags: int = 0, /) -> int:

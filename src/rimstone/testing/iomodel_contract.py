@@ -156,6 +156,48 @@ class IOModelContract(CancelContract, ScaleContract):
         assert hub.io.recv_into(pair[0], memoryview(buffer)[1:], 2, 0, None) == 2
         assert buffer == b"afgde"
 
+    @pytest.mark.parametrize("how", ["data", "kill", "timeout"])
+    def test_buffer_that_is_received_into_keeps_its_size_as_long_as_its_task_waits(
+        self, hub: Hub, pair: Pair, how: str
+    ) -> None:
+        buffer = bytearray(5)
+        timeout = 2 * SOON_SECONDS if how == "timeout" else None
+        task = spawn(hub.io.recv_into, pair[0], buffer, 0, 0, timeout)
+        until_parked(task)
+        with pytest.raises(BufferError):
+            buffer.clear()
+        if how == "kill":
+            task.kill()
+        elif how == "data":
+            pair[1].send(b"abc")
+            assert task.get() == 3
+            assert buffer == b"abc\0\0"
+        else:
+            with pytest.raises(TimeoutError):
+                task.get()
+        buffer.clear()
+
+    def test_what_is_there_is_received_where_no_wait_is_allowed(self, hub: Hub, tcp: Pair) -> None:
+        """Also if the last receive has found the end of the data."""
+        received: list[bytes] = []
+
+        def receive() -> bool:
+            for count in (0, 5):
+                buffer = bytearray(10)
+                received.append(bytes(buffer[: hub.io.recv_into(tcp[0], buffer, count, 0, None)]))
+            return False
+
+        for data in (b"abc", b"defghijk"):
+            tcp[1].send(data)
+            if data == b"abc":
+                assert hub.io.recv_into(tcp[0], bytearray(10), 0, 0, PATIENCE_SECONDS) == 3
+        tcp[1].send(b"lmnopqr")
+        assert hub.io.wait(tcp[0].fileno(), READ, clock.monotonic() + PATIENCE_SECONDS)
+        hub.on_idle = self.once(receive)
+        sleep(SOON_SECONDS)
+        hub.on_idle = None
+        assert received == [b"defghijklm", b"nopqr"]
+
     def test_recv_reset_by_peer(self, hub: Hub, tcp: Pair) -> None:
         task = spawn(hub.io.recv, tcp[0], 10, 0, None)
         until_parked(task)
