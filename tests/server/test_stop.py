@@ -1,9 +1,11 @@
 """A stop in steps: accept no more, let handlers finish, kill them, close. Idempotent, from anywhere."""
 
+import contextlib
 import os
 import signal
 import socket
 import threading
+import types
 
 import pytest
 
@@ -128,6 +130,20 @@ def test_idempotent(running, model):
     assert server.state == "closed"
 
 
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"io_model": "blocking"}])
+def test_nothing_is_left_to_do_when_the_program_ends(wait_until, monkeypatch, options):
+    left = []
+    atexit = types.SimpleNamespace(register=left.append, unregister=left.remove)
+    monkeypatch.setattr("rimstone.server.stream.atexit", atexit)
+    server = StreamServer(("127.0.0.1", 0), print, **options)
+    server.start()
+    assert len(left) == 1
+    server.stop(0, wait=False)
+    rimstone.sleep(0)
+    wait_until(lambda: not left)
+    assert server.state == "closed"
+
+
 def test_a_server_that_never_started_stops():
     server = StreamServer(("127.0.0.1", 0), print)
     server.stop()
@@ -234,4 +250,97 @@ def test_a_stop_in_the_midst_of_the_start(options, moment, monkeypatch):
 
     monkeypatch.setattr(owner, moment, struck)
     server.serve_forever()
+    assert server.state == "closed"
+
+
+@contextlib.contextmanager
+def thread_with_server(handler, **options):
+    """A server in a thread that has nothing more to do once the block ends; then the thread's hub is closed."""
+    server = StreamServer(("127.0.0.1", 0), handler, **options)
+    is_up, may_end = threading.Event(), threading.Event()
+
+    def serve_and_end():
+        server.start()
+        is_up.set()
+        while not may_end.is_set():
+            rimstone.sleep(0.01)
+
+    thread = threading.Thread(target=serve_and_end)
+    thread.start()
+    try:
+        assert is_up.wait(30)
+        yield server
+    finally:
+        may_end.set()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_the_end_of_the_hub_strikes_a_handler_once(connect, stopping, wait_until):
+    events = []
+
+    def handler(sock, peer):
+        sock.sendall(b"begun")
+        try:
+            sock.recv(1)
+        finally:
+            try:
+                rimstone.sleep(0.05)
+                events.append("cleaned up")
+            except BaseException as error:
+                events.append(type(error))
+                raise
+
+    with thread_with_server(handler) as server:
+        clients = [connect(server) for _ in range(8)]  # in whatever order they and the server's own task are struck
+        for client in clients:
+            assert client.recv(100) == b"begun"
+        if stopping:
+            server.stop(None, wait=False)
+            wait_until(lambda: server._service._sock.fileno() < 0)  # it waits for the handler
+    assert events == ["cleaned up"] * 8
+    assert clients[0].recv(100) == b""
+    assert server.state == "closed"
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+
+
+@pytest.mark.slow
+def test_the_end_of_the_hub_is_told_though_a_handler_refuses_to_end(connect, caplog):
+    def stubborn(sock, peer):
+        sock.sendall(b"begun")
+        for _ in range(2):
+            try:
+                rimstone.sleep(30)
+            except BaseException:
+                pass
+
+    with thread_with_server(stubborn) as server:
+        client = connect(server)
+        assert client.recv(100) == b"begun"
+        waiting = threading.Thread(target=server.serve_forever)
+        waiting.start()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert client.recv(100) == b""
+    assert server.state == "closed"
+    assert server.connections == 0
+    assert "1 handlers" in caplog.text
+
+
+def test_a_stop_waits_for_handlers_while_all_places_are_taken(running, connect, talk):
+    server = running(max_connections=1)
+    client = connect(server)
+    talk(client)
+    stopping = threading.Thread(target=server.stop, args=(30,))
+    stopping.start()
+    while True:
+        try:
+            socket.create_connection(server.address).close()
+        except ConnectionError:  # refused, or reset if it was just being closed
+            break
+    talk(client)
+    client.close()
+    stopping.join(30)
     assert server.state == "closed"

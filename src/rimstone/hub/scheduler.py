@@ -126,6 +126,11 @@ class Hub(Scheduler):
         """Goes up whenever a task comes back to the scheduler; a watcher sees by it whether the thread is stuck."""
         return self.switches + self.polls
 
+    @property
+    def is_closing(self) -> bool:
+        """True while `close` ends the tasks: each was killed, or will be in a moment."""
+        return self._closing is not None
+
     # -- parking -----------------------------------------------------------------------------------------------
 
     def park(self, deadline: float | None = None) -> int:

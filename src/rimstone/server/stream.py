@@ -157,6 +157,7 @@ class StreamServer:
             self._listener = self._service = None  # it can be tried again
             raise
         atexit.register(self._at_exit)
+        self._service.done.call(self._ended)
         if self._is_closed:  # a signal handler has called `stop` before there was anything to stop
             self.stop(0)
 
@@ -209,9 +210,7 @@ class StreamServer:
         if not wait or service.runs_current_task() or not _may_wait():
             return
         latest = None if timeout is None else deadline + END_SECONDS + _MARGIN_SECONDS
-        if service.done.wait(latest):
-            atexit.unregister(self._at_exit)
-        else:
+        if not service.done.wait(latest):
             log.warning("%r did not stop in time: a handler keeps its thread busy and cannot be killed meanwhile", self)
 
     def __enter__(self) -> Self:
@@ -226,6 +225,12 @@ class StreamServer:
 
     def _at_exit(self) -> None:
         self.stop(0)
+
+    def _ended(self) -> None:
+        """The service has, told to or not: nobody accepts any more. In its thread."""
+        atexit.unregister(self._at_exit)
+        if self._listener is not None:
+            self._listener.close()
 
     def _make_service(self, listener: Listener) -> Service:
         if self._processes == 1:

@@ -1,7 +1,7 @@
 """TaskService: accepts in one hub, and runs each handler as a task of it. Read `service.py` first.
 
-Two kinds of tasks: one accepts; each handler has one. A third comes with `stop_soon` and takes the steps of the stop.
-All of them belong to the hub's thread; other threads only leave word with `Hub.run_soon`.
+Two kinds of tasks: one accepts and, when it is told to stop, takes the steps of the stop; each handler has one. All of
+them belong to the hub's thread; other threads only leave word with `Hub.run_soon`.
 
 An accept that waits has not taken anything, so killing it loses no connection; and one that fails for want of
 descriptors leaves the connection in the kernel.
@@ -65,13 +65,14 @@ class TaskService:
         self._open: dict[Any, socket.socket] = {}  # handler's task -> its connection
         self._news: Waiter | None = None  # of whoever waits for the end of a handler
         self._accepting: Task[None] | None = None
-        self._stopping: Task[None] | None = None
+        self._is_stopping = False
         self._deadline = NEVER
         self._sock = listener.duplicate(self._class)
 
     def start(self) -> None:
         self._accepting = spawn(self._accept)
         self._accepting.name = f"accept on {self._name}"
+        self._accepting.link(lambda _: self._close())  # where it never began, or the hub ended before it did
 
     def stop_soon(self, deadline: float) -> None:
         self._deadline = min(self._deadline, deadline)
@@ -104,26 +105,25 @@ class TaskService:
                         self._wait_for_news(clock.monotonic() + pause)
                     continue
                 self._backoff.over()
-                if self._stopping is not None:  # the model had taken it before the stop
+                if self._is_stopping:  # the model had taken it before the stop
                     os.close(fd)
                     return
                 self._begin(fd, peer)
                 if self._takes_turns:
                     self._hub.reschedule()
         except GreenletExit:
-            if self._stopping is None:
-                self._deadline = 0.0  # not `stop_soon`: the hub ends, and kills the handlers too
+            if self._hub.is_closing or not self._is_stopping:
+                self._deadline = 0.0
         except OSError as error:
-            if self._stopping is None:
+            if not self._is_stopping:
                 self.error = error
                 log.error("%s: it cannot accept any more, so the server ends: %s", self._name, error)
         except BaseException as error:
             self.error = error
             raise
         finally:
-            if self._stopping is None:
-                self._stopping = current_task()  # here and not in a new task, which an ending hub would never start
-                self._stop()
+            self._is_stopping = True
+            self._stop()
 
     def _begin(self, fd: int, peer: Any) -> None:
         try:
@@ -173,11 +173,12 @@ class TaskService:
     # -- stopping ----------------------------------------------------------------------------------------------
 
     def _begin_stop(self) -> None:
-        """In the hub's thread, perhaps between two tasks: must not wait."""
-        if self._stopping is None:
-            self._stopping = spawn(self._stop)
-            if self._accepting is not None:
-                self._accepting.kill(block=False)
+        """In the hub's thread, perhaps between two tasks: must not wait. In any thread once the hub is closed."""
+        if self._hub.closed:
+            self._close()
+        elif not self._is_stopping and self._accepting is not None:
+            self._is_stopping = True
+            self._accepting.kill(block=False)
         elif self._news is not None:
             self._news.unpark()
 
@@ -185,30 +186,39 @@ class TaskService:
         try:
             self._sock.close()
             while self._open and clock.monotonic() < self._deadline:
-                self._wait_for_news(self._deadline)
+                self._wait_for_end(self._deadline)
             self._kill_handlers()
         finally:
             self._close()
 
     def _kill_handlers(self) -> None:
-        for task in tuple(self._open):
-            task.kill(block=False)
+        if not self._hub.is_closing:  # else it has killed them, and a second time would strike their `finally` blocks
+            for task in tuple(self._open):
+                task.kill(block=False)
         deadline = clock.monotonic() + END_SECONDS
         while self._open and clock.monotonic() < deadline:
             for task, sock in tuple(self._open.items()):
                 if task.ready():  # killed before it had begun
                     self._end(task, sock)
             if self._open:
-                self._wait_for_news(deadline)
+                self._wait_for_end(deadline)
+
+    def _wait_for_end(self, deadline: float) -> None:
+        try:
+            self._wait_for_news(deadline)
+        except GreenletExit:
+            if self._hub.is_closing:  # else it is the kill of `_begin_stop`, too late to cut the accept short
+                self._deadline = 0.0
+
+    def _close(self) -> None:
+        """Close everything, whoever uses it still. Again does nothing."""
+        with contextlib.suppress(OSError):
+            self._sock.close()
         if self._open:
             log.warning(
-                "%s: %d handlers (%s) did not end within %g s after they were killed; their connections are closed",
-                *(self._name, len(self._open), handler_name(self._handler), END_SECONDS),
+                "%s: %d handlers (%s) did not end when they should; their connections are closed",
+                *(self._name, len(self._open), handler_name(self._handler)),
             )
             for task, sock in tuple(self._open.items()):
                 self._end(task, sock)
-
-    def _close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.close()
         self.done.set()
