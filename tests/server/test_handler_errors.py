@@ -38,6 +38,25 @@ def test_a_handler_that_kills_itself_is_no_error(running, connect, caplog):
     assert not caplog.records
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_death_of_one_thread_is_told_at_once(running, connect, talk, caplog, wait_until):
+    def handler(sock, peer):
+        data = sock.recv(100)
+        if data == b"fail":
+            raise KeyboardInterrupt
+        sock.sendall(data.upper())
+
+    server = running(handler, threads=2)
+    with connect(server) as client:
+        client.sendall(b"fail")
+        wait_until(lambda: "of 2 threads 1 go on" in caplog.text)
+        assert client.recv(1) == b""
+    (record,) = caplog.records
+    assert record.exc_info[0] is KeyboardInterrupt
+    for _ in range(3):
+        talk(connect(server))
+
+
 def test_reset_by_the_peer_is_the_handlers_to_catch(running, connect, talk, caplog, wait_until):
     import socket
     import struct

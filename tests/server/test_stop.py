@@ -11,6 +11,7 @@ import pytest
 
 import rimstone
 from rimstone.server import StreamServer
+from rimstone.server.tasks import TaskService
 
 
 def test_handlers_may_finish(running, connect, model):
@@ -343,4 +344,21 @@ def test_a_stop_waits_for_handlers_while_all_places_are_taken(running, connect, 
     talk(client)
     client.close()
     stopping.join(30)
+    assert server.state == "closed"
+
+
+@pytest.mark.parametrize("timeout", [0, None])
+def test_a_stop_while_threads_come_up(monkeypatch, timeout):
+    server = StreamServer(("127.0.0.1", 0), print, threads=2)
+    original = TaskService.start
+
+    def struck(service):
+        original(service)
+        server.stop(timeout, wait=False)
+
+    monkeypatch.setattr(TaskService, "start", struck)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    serving.join(10)
+    assert not serving.is_alive() or server.stop(0)
     assert server.state == "closed"

@@ -202,11 +202,11 @@ class StreamServer:
         self._is_closed = self._is_closed or self._service is None
         if self._listener is None or self._service is None or os.getpid() != self._pid:
             return  # not started; or this is a forked child, and nothing of the server is its to end
-        self._listener.close()
         service = self._service
         deadline = NEVER if timeout is None else clock.monotonic() + timeout
         if not service.done.is_set:
             service.stop_soon(deadline)
+        self._listener.close()  # after that: a thread that comes up still wants a duplicate, and must know why it fails
         if not wait or service.runs_current_task() or not _may_wait():
             return
         latest = None if timeout is None else deadline + END_SECONDS + _MARGIN_SECONDS

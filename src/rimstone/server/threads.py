@@ -1,10 +1,11 @@
 """ThreadsService: several hubs, each in a thread of its own, accept from one listener. Read `tasks.py` first."""
 
+import threading
+
 from rimstone._originals import Thread
 from rimstone.errors import Deadlock
 from rimstone.hub import close_hub, current_hub, get_hub
 from rimstone.iomodel import IOModel
-from rimstone.iomodel.base import NEVER
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener
 from rimstone.server.service import Cells, Handler, Warnings, log, shares
@@ -40,6 +41,7 @@ class ThreadsService:
         self.done = Latch()
         self.error: BaseException | None = None
         self._listener = listener
+        self._name = listener.name
         self._handler = handler
         self._limits = shares(limit, threads)
         self.cells = cells
@@ -48,7 +50,7 @@ class ThreadsService:
         self._takes_turns = takes_turns or threads > 1
         self._warnings = Warnings(listener.name)
         self._services: list[TaskService] = []
-        self._deadline = NEVER
+        self._deadline: float | None = None  # of the stop; None: nobody wants one
         self._up = [Latch() for _ in range(threads)]
         self._left = [None] * threads  # one item for each thread that has not ended; popping one is atomic
         self._threads = [
@@ -76,7 +78,8 @@ class ThreadsService:
             raise
 
     def stop_soon(self, deadline: float) -> None:
-        self._deadline = min(self._deadline, deadline)  # a thread that comes up later looks here
+        # A thread that comes up later looks here.
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         for service in tuple(self._services):
             service.stop_soon(deadline)
 
@@ -96,13 +99,20 @@ class ThreadsService:
             )
             service.start()
             self._services.append(service)
-            if self._deadline != NEVER:
+            if self._deadline is not None:
                 service.stop_soon(self._deadline)
             self._up[number].set()
             self._wait(service)
-            self.error = self.error or service.error
+            if isinstance(service.error, OSError):
+                self.error = self.error or service.error  # it has logged that itself
+            elif service.error is not None:
+                raise service.error  # noqa: TRY301 - what follows is for every failure
         except BaseException as error:
-            self.error = self.error or error
+            is_up = self._up[number].is_set
+            if is_up or self._deadline is None or not isinstance(error, OSError):  # else the stop has closed the listener
+                self.error = self.error or error
+            if is_up and self._deadline is None:  # else `start` raises it, or the thread ends anyhow
+                self._say_dead(error)
             self._up[number].set()
         finally:
             close_hub()  # before anybody is told: then nothing of it is left
@@ -113,13 +123,21 @@ class ThreadsService:
             try:
                 service.done.wait()
             except Deadlock as error:
-                self.error = self.error or error
+                service.error = error
                 service.stop_soon(0.0)
             except Exception:
                 # What a function raised that was given to `run_soon`: this thread's root is told, and is not to blame.
                 log.exception("an error in %r reached no task", current_hub())
             else:
                 return
+
+    def _say_dead(self, error: BaseException) -> None:
+        """Now: what the others do, and whether `serve_forever` ever raises *error*, may take months."""
+        log.error(
+            "%s: thread %s serves no more; of %d threads %d go on",
+            *(self._name, threading.current_thread().name, len(self._threads), len(self._left) - 1),
+            exc_info=error,
+        )
 
     def _ended(self) -> None:
         self._left.pop()
