@@ -1,5 +1,6 @@
 """A plain, blocking handler serves many at once, under every IO model, in tasks, threads and processes."""
 
+import os
 import socket
 import threading
 
@@ -158,3 +159,23 @@ def test_five_hundred_connections(running, connect, talk, model):
     assert server.connections == 500
     for client in clients:
         talk(client, b"again")
+
+
+def test_a_blocking_connection_blocks_where_it_inherits_from_the_listener(
+    running, connect, talk, monkeypatch, wait_until
+):
+    """As on macOS and the BSDs."""
+    from rimstone.server import blocking
+
+    class Inherits:
+        @staticmethod
+        def _accept(sock):
+            fd, peer = socket.socket._accept(sock)
+            os.set_blocking(fd, False)
+            return fd, peer
+
+    monkeypatch.setattr(blocking, "RawSocket", Inherits)
+    server = running(io_model="blocking")
+    client = connect(server)
+    wait_until(lambda: server.connections == 1)
+    talk(client)

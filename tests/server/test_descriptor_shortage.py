@@ -58,7 +58,8 @@ def test_a_second_warning_waits_a_minute(caplog, monkeypatch):
 
     now = [1000.0]
     monkeypatch.setattr("rimstone.clock.monotonic", lambda: now[0])
-    backoff = Backoff(Warnings("a server"))
+    warnings = Warnings("a server")
+    backoff = Backoff(warnings)
     shortage = OSError(errno.EMFILE, "")
     pauses = [backoff.after(shortage) for _ in range(10)]
     assert pauses == sorted(pauses)
@@ -70,6 +71,9 @@ def test_a_second_warning_waits_a_minute(caplog, monkeypatch):
     now[0] += 61
     backoff.after(shortage)
     assert len(caplog.records) == 2
+    warnings.say_full(5)  # another reason, another minute
+    warnings.say_full(5)
+    assert len(caplog.records) == 3
 
 
 def test_one_clients_trouble_delays_nobody(caplog):

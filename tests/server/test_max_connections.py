@@ -31,6 +31,17 @@ def test_the_rest_waits_in_the_backlog(running, connect, talk, model, options):
     talk(second)
 
 
+def test_being_full_is_said_once(running, connect, talk, model, caplog):
+    server = running(io_model=model, max_connections=1)
+    for _ in range(3):
+        with connect(server) as client:
+            talk(client)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert server.name in said[0]
+    assert "1 connections are open, as many as one hub may have here" in said[0]
+
+
 def test_the_count_goes_back_to_zero(running, connect, talk, wait_until, model):
     server = running(io_model=model)
     clients = [connect(server) for _ in range(5)]

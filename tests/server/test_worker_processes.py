@@ -237,3 +237,20 @@ def test_a_program_that_ends_without_a_stop_leaves_nothing():
     for pid in done.stdout.split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"io_model": "blocking"}])
+def test_the_count_is_not_a_forked_childs_to_write(running, connect, options):
+    def handler(sock, peer):
+        import os
+
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            sock.sendall(b"%d" % status)
+            sock.recv(1)
+
+    server = running(handler, processes=2, **options)
+    client = connect(server)
+    assert client.recv(100) == b"0"
+    assert server.connections == 1

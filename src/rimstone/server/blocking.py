@@ -38,12 +38,14 @@ class BlockingService:
         self.cells = cells
         self._cell = cell
         self._name = listener.name
-        self._backoff = Backoff(Warnings(listener.name))
+        self._warnings = Warnings(listener.name)
+        self._backoff = Backoff(self._warnings)
         self._lock = allocate_lock()  # guards the dictionary; never held while anything waits
         self._open: dict[int, tuple[Any, socket.socket]] = {}  # connection -> (its thread, its socket)
         self._numbers = itertools.count(1)
         self._deadline = NEVER
         self._stopping = False
+        self._pid = os.getpid()
         self._thread = Thread(target=self._serve, name="rimstone-server-accept", daemon=True)
         self._wakeup = Wakeup()
         try:
@@ -86,7 +88,10 @@ class BlockingService:
     def _accept(self) -> None:
         pause_until = 0.0
         while not self._stopping:
-            accepting = len(self._open) < self._limit and clock.monotonic() >= pause_until
+            has_room = len(self._open) < self._limit
+            if not has_room:
+                self._warnings.say_full(self._limit)
+            accepting = has_room and clock.monotonic() >= pause_until
             self._poll(NEVER if accepting or not pause_until else pause_until, accepting)
             if not accepting or self._stopping:
                 continue
@@ -116,6 +121,8 @@ class BlockingService:
     def _begin(self, fd: int, peer: Any) -> None:
         try:
             sock = socket.socket(self._sock.family, self._sock.type, self._sock.proto, fileno=fd)
+            # On macOS and the BSDs a connection inherits O_NONBLOCK from the listener, and the object does not know.
+            sock.settimeout(sock.gettimeout())
         except BaseException:
             os.close(fd)
             raise
@@ -140,6 +147,8 @@ class BlockingService:
         try:
             self._handler(sock, peer)
         except BaseException as error:
+            if os.getpid() != self._pid:
+                raise  # the handler has forked, and this is the child, which ends with it
             report(self._handler, peer_name(sock.family, peer), error)
         finally:
             self._end(number, sock)
@@ -147,6 +156,8 @@ class BlockingService:
     def _end(self, number: int, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
             sock.close()
+        if os.getpid() != self._pid:
+            return  # a child that the handler has forked: the count, shared memory, and the wake-up are the parent's
         with self._lock:
             self._open.pop(number, None)
         self.cells[self._cell] = len(self._open)

@@ -91,24 +91,34 @@ class Service(Protocol):
 
 
 class Warnings:
-    """Says that no connection can be accepted: once a minute, for all hubs of a process together."""
+    """Says that no connection is accepted, and why: each reason once a minute, for all hubs of a process together."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._silent_until = 0.0
+        self._silent_until: dict[str, float] = {}
 
     def say(self, error: Exception) -> None:
-        """Why, and what to do."""
-        now = clock.monotonic()
-        if now < self._silent_until:
-            return
-        self._silent_until = now + _SAY_AGAIN_SECONDS
+        """No connection can be accepted: why, and what to do."""
         why = _SHORTAGES.get(getattr(error, "errno", None) or 0, f"{type(error).__name__}: {error}")
-        log.warning(
-            "%s: no connection can be accepted: %s; those that come wait in the kernel, and accepting goes on as soon "
-            "as it can (said once a minute)",
-            *(self._name, why),
+        self._say(
+            "shortage",
+            f"no connection can be accepted: {why}; those that come wait in the kernel, and accepting goes on as soon "
+            "as it can",
         )
+
+    def say_full(self, limit: int) -> None:
+        """*limit* connections are open, and more are not wanted."""
+        self._say(
+            "full",
+            f"{limit} connections are open, as many as one hub may have here (its share of max_connections, or of half "
+            "the descriptors that 'ulimit -n' allows); those that come wait in the kernel until one of them ends",
+        )
+
+    def _say(self, kind: str, what: str) -> None:
+        now = clock.monotonic()
+        if now >= self._silent_until.get(kind, 0.0):
+            self._silent_until[kind] = now + _SAY_AGAIN_SECONDS
+            log.warning("%s: %s (said once a minute)", self._name, what)
 
 
 class Backoff:

@@ -61,7 +61,8 @@ class TaskService:
         self._cell = cell
         self._takes_turns = takes_turns
         self._name = listener.name
-        self._backoff = Backoff(warnings or Warnings(listener.name))
+        self._warnings = warnings or Warnings(listener.name)
+        self._backoff = Backoff(self._warnings)
         self._open: dict[Any, socket.socket] = {}  # handler's task -> its connection
         self._news: Waiter | None = None  # of whoever waits for the end of a handler
         self._accepting: Task[None] | None = None
@@ -93,6 +94,7 @@ class TaskService:
         try:
             while True:
                 if len(self._open) >= self._limit:
+                    self._warnings.say_full(self._limit)
                     self._wait_for_news(NEVER)
                     continue
                 try:
