@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rimstone.server import StreamServer
-from rimstone.server.address import listen
+from rimstone.server.address import listen, peer_name
 
 has_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 
@@ -216,3 +216,21 @@ def test_a_listener_closed_by_somebody_else_ends_the_server(caplog):
         server.serve_forever()
     assert "cannot accept any more" in caplog.text
     assert threading.current_thread() is threading.main_thread()
+
+
+def test_names_of_families_that_are_only_given_as_sockets():
+    assert peer_name(-1, (2, 5000)) == "family -1 (2, 5000)"
+    if hasattr(socket, "AF_VSOCK"):
+        assert peer_name(socket.AF_VSOCK, (2, 5000)) == "AF_VSOCK (2, 5000)"
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_VSOCK"), reason="no AF_VSOCK here")
+def test_a_vsock_listener(running, model):
+    try:
+        sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        sock.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+    except OSError as error:
+        pytest.skip(f"no AF_VSOCK here: {error}")
+    server = running(address=sock, io_model=model)
+    assert server.address == sock.getsockname()
+    assert server.name == f"AF_VSOCK {server.address}"

@@ -23,6 +23,7 @@ Address: TypeAlias = (
 
 _FORMS = "give (host, port), 'host:port', a path with a slash in it, 'unix:PATH', or a bound socket"
 _UNIX: Any = getattr(socket, "AF_UNIX", None)
+_TCP_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
 class Listener:
@@ -147,7 +148,7 @@ def _listen_on(sock: socket.socket, backlog: int) -> Listener:
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"{sock!r} is not a stream socket; a StreamServer needs SOCK_STREAM")
     name = sock.getsockname()
-    if (isinstance(name, tuple) and not name[1]) or not name:
+    if not name or (sock.family in _TCP_FAMILIES and not name[1]):
         raise ValueError(f"{sock!r} is not bound; bind it first, or give the address instead")
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.listen(backlog)
@@ -256,7 +257,10 @@ def _name(family: int, address: Any) -> str:
     if family == _UNIX:
         path = os.fsdecode(address)
         return "@" + path[1:] if path.startswith("\0") else path
-    return str(_TCP(address[0], address[1]))
+    if family in _TCP_FAMILIES:
+        return str(_TCP(address[0], address[1]))
+    known = {member.value: member.name for member in socket.AddressFamily}
+    return f"{known.get(family, f'family {family}')} {address}"  # AF_VSOCK and the like, given as a socket
 
 
 def _why_not(name: str, port: int, error: OSError) -> str:
