@@ -19,6 +19,16 @@ def upper(sock, peer):
     while data := sock.recv(100):
         sock.sendall(data.upper())
 
+def ends(sock, peer):
+    import os, socket
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            other = socket.socket(fileno=os.dup(fd))
+        except OSError:
+            continue
+        if other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            other.shutdown(socket.SHUT_RDWR)  # as somebody might who has it too
+
 def one(sock):
     pass
 
@@ -105,6 +115,16 @@ def test_serves_until_a_signal(options, sizes, number, code, monkeypatch):
         server.send_signal(number)
         assert server.wait(30) == code
         assert server.stderr.read() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--threads", "2"), ("--io-model", "blocking")])
+def test_a_failure_while_it_serves_is_no_mistake_of_usage(options):
+    with served("app.py:ends", "--bind", "127.0.0.1:0", *options) as (server, found):
+        host, _, port = found[2].rpartition(":")
+        socket.create_connection((host, int(port)), timeout=30).close()
+        assert server.wait(30) == 1
+        assert "rimstone: app.py:ends is served no more: Invalid argument" in server.stderr.read()
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """`rimstone serve`: a handler of the user's on a TCP or Unix socket, until Ctrl-C or SIGTERM."""
 
-import functools
 import inspect
 import os
 import signal
@@ -67,12 +66,19 @@ def serve_command(
 
     from rimstone.server import serve
 
+    has_started = False
+
+    def on_start(server: "StreamServer") -> None:
+        nonlocal has_started
+        has_started = True
+        _announce(handler, processes, threads, io_model, server)
+
     try:
         ended_by = serve(
             bind,
             function,
             stop_timeout=stop_timeout,
-            on_start=functools.partial(_announce, handler, processes, threads, io_model),
+            on_start=on_start,
             io_model=io_model,
             processes=processes,
             threads=threads,
@@ -82,11 +88,11 @@ def serve_command(
         raise Problem(str(error).replace("io_model=", "--io-model ")) from None
     except RimstoneError as error:
         raise Problem(f"{handler} could not be served: {error}", FAILED) from None
-    except OSError as error:
-        raise Problem(error.strerror or str(error)) from None
-    except (TypeError, ValueError) as error:
-        raise Problem(str(error)) from None
     except Exception as error:
+        if has_started and isinstance(error, OSError):
+            raise Problem(f"{handler} is served no more: {error.strerror or error}", FAILED) from None
+        if not has_started and isinstance(error, OSError | TypeError | ValueError):  # the address, the arguments
+            raise Problem(getattr(error, "strerror", None) or str(error)) from None
         print_users_traceback(error)
         raise Problem(f"{handler} could not be served; its own error stands above", FAILED) from None
     if ended_by == signal.SIGINT:
