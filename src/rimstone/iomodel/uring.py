@@ -22,7 +22,7 @@ What the kernel does, and what follows
   call. When the answer was there before, it is what the operation returns, and the kill strikes at the next park.
 * The data of a send stay where they are until it is done, killed or not: the task leaves only after the kernel has.
 * Multishot requests would go on taking data (or connections) that nobody asked for: invisible to select, MSG_PEEK,
-  another process. None is used on sockets that others can reach.
+  another process. None is used; docs/adr/0010 has the figures, also for timeouts that the kernel keeps.
 """
 
 import _socket
