@@ -59,7 +59,8 @@ class StreamServer:
         threads: How many threads in each, with a hub each.
         backlog: How many connections the kernel keeps while none is accepted.
         max_connections: Most connections at once, in all processes and threads together, which share it evenly; the
-            rest waits in the backlog. None: half of what RLIMIT_NOFILE leaves each process.
+            rest waits in the backlog, which is logged, at most once a minute. None: half of what RLIMIT_NOFILE leaves
+            each process.
     Raises:
         TypeError, ValueError: an argument is none; the message says what is allowed.
         IOModelUnavailable: there is no such IO model here.
