@@ -8,7 +8,7 @@ module, so locks that exist before patching stay native: patch first.
 
 from collections.abc import Callable
 
-from rimstone.monkey import _dns, _files, _os, _selectors, _socket, _threading, _time
+from rimstone.monkey import _dns, _files, _import_locks, _os, _selectors, _socket, _threading, _time
 from rimstone.monkey._on_import import when_imported
 
 __all__ = ["is_patched", "patch_all"]
@@ -32,6 +32,7 @@ def patch_all(*, files: bool = False) -> None:
         _patch("io", _files.patch)
     _patch("time", _time.patch)
     _patch("threading", _threading.patch)
+    _patch("import", _import_locks.patch)
     _patch("socket", _socket.patch)
     _patch("dns", _dns.patch)
     _patch("selectors", _selectors.patch)
