@@ -2,7 +2,7 @@ cimport cython
 from rimstone.iomodel._entry cimport SocketEntry, Sockets
 from rimstone.iomodel.base cimport IOModel, Scheduler, Waiting
 
-cdef int READ, WRITE, IO, KILLED, TIMEOUT, UNPARKED, MSG_DONTWAIT, MSG_WAITALL
+cdef int READ, WRITE, CLOSED, IO, KILLED, TIMEOUT, UNPARKED, MSG_DONTWAIT, MSG_WAITALL
 
 
 cdef class ReadinessModel(IOModel):

@@ -39,7 +39,20 @@ from rimstone import _originals, clock
 from rimstone.clock import monotonic
 from rimstone.errors import CannotWait
 from rimstone.iomodel import _entry
-from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, UNPARKED, WRITE, Buffer, IOModel, Scheduler, Waiting
+from rimstone.iomodel.base import (
+    CLOSED,
+    IO,
+    KILLED,
+    NEVER,
+    READ,
+    TIMEOUT,
+    UNPARKED,
+    WRITE,
+    Buffer,
+    IOModel,
+    Scheduler,
+    Waiting,
+)
 
 __all__ = ["ReadinessModel"]
 
@@ -176,6 +189,8 @@ class ReadinessModel(IOModel):
             finally:
                 self._delist(fd, task)
                 self._watch_quietly(fd)
+        if reason == CLOSED:  # the number may be somebody else's by now
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return reason != TIMEOUT
 
     def _wait_by_number(self, task: Any, deadline: float | None) -> int:
@@ -342,7 +357,9 @@ class ReadinessModel(IOModel):
         if self._other_owner(fd, sock) is not None:
             self._move_to_number(fd)
         elif entries[fd] is not None:  # else who waits for the bare number goes on: nothing has become ready
-            self.forget(fd)  # stale: its owner was closed behind our back and the number was handed out again
+            # Stale: its owner was closed behind our back and the number was handed out again. Not closed a second time:
+            # who waits for the bare number may mean the new one, and tries.
+            self.forget(fd, detached=sock)
 
         def collected(_: Any) -> None:
             # The owner closed its descriptor before this runs, and the number may belong to another socket by now.
@@ -378,6 +395,9 @@ class ReadinessModel(IOModel):
             entry.detach()
         if entry is not None or fd in self._readers or fd in self._writers:
             waited = self._wanted(fd) != 0
+            if detached is None:
+                for task in (*self._readers.get(fd, ()), *self._writers.get(fd, ())):
+                    self.scheduler.make_ready(task, CLOSED)
             self._ready(fd, READ | WRITE)
             if entry is not None:
                 self._entries[fd] = None

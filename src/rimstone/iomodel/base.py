@@ -14,6 +14,7 @@ the contract suite in `rimstone.testing` is what tells whether a model is whole.
 from typing import Any
 
 __all__ = [
+    "CLOSED",
     "FOREVER",
     "IO",
     "KILLED",
@@ -36,6 +37,7 @@ UNPARKED = 1
 TIMEOUT = 2
 IO = 3
 KILLED = 4
+CLOSED = 5  # what it waited for is going to be closed
 
 FOREVER = None
 NEVER = float("inf")  # a deadline
@@ -224,6 +226,9 @@ class IOModel:
         """Wait until *fd* is ready for READ or WRITE (or-ed); level-triggered: true at once if it is ready now.
 
         Returns False when *deadline* (on `clock.monotonic`) passed. A regular file is always ready.
+
+        Raises:
+            OSError: EBADF; it is not open, or is being closed (see `forget`).
         """
         raise NotImplementedError
 

@@ -52,7 +52,7 @@ from rimstone.iomodel import _entry
 from rimstone.iomodel._pause import Pause
 from rimstone.iomodel._readiness import ReadinessModel, _gathers
 from rimstone.iomodel._wakeup import Wakeup
-from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, UNPARKED, WRITE, Buffer, Scheduler
+from rimstone.iomodel.base import CLOSED, IO, KILLED, NEVER, READ, TIMEOUT, UNPARKED, WRITE, Buffer, Scheduler
 
 __all__ = ["CompletionThreadsModel"]
 
@@ -393,7 +393,7 @@ class CompletionThreadsModel(ReadinessModel):
         return None if reason == TIMEOUT else operation.result
 
     def _wait_for(self, operation: _Operation, deadline: float | None) -> int:
-        """Wait until the thread has performed *operation*, or something else ends the wait: IO, TIMEOUT or KILLED.
+        """Wait until the thread has performed *operation*, or something else ends the wait. Returns the reason.
 
         Raises what the operation did that has no errno; not what was thrown into the task, as `_wait_entry`.
         """
@@ -420,7 +420,10 @@ class CompletionThreadsModel(ReadinessModel):
             reason = IO
         else:
             self._delist(operation.fd, task)
-        if self._completer.cancel(operation):
+        is_withdrawn = self._completer.cancel(operation)
+        if reason == CLOSED and operation.entry is None:  # the number may be somebody else's by now
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if is_withdrawn:
             return reason
         if operation.error is not None:
             raise operation.error
@@ -443,7 +446,7 @@ class CompletionThreadsModel(ReadinessModel):
         scheduler.budget -= 1
         if scheduler.budget < 0:
             scheduler.give_way()
-        os.fstat(fd)  # a closed descriptor fails here; one that is closed while we wait for it is ready
+        os.fstat(fd)  # a closed descriptor fails here
         operation = _Wait(None, None, fd, events)
         while _would_block(operation.attempt()):
             reason = self._wait_for(operation, deadline)
@@ -464,7 +467,7 @@ class CompletionThreadsModel(ReadinessModel):
         for task in (*self._readers.get(fd, ()), *self._writers.get(fd, ())):
             self.cancel(task)  # and try anew: only one that has lost its number finds a bad descriptor
         self._completer.let_go(fd)
-        super().forget(fd)
+        super().forget(fd, detached)
 
     # -- called by the scheduler -------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from rimstone.clock import monotonic
 from rimstone.iomodel import _entry
 from rimstone.iomodel._readiness import ReadinessModel, _both, _gathers
 from rimstone.iomodel._wakeup import Wakeup
-from rimstone.iomodel.base import IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, Scheduler, Waiting
+from rimstone.iomodel.base import CLOSED, IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, Scheduler, Waiting
 
 try:
     from rimstone.iomodel import _ring
@@ -178,6 +178,8 @@ class UringModel(ReadinessModel):
             self._ring.withdraw(operation)
         if reason == KILLED:
             task.raise_pending()
+        if reason == CLOSED:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if operation.result < 0 and operation.result not in _AGAIN:
             raise OSError(-operation.result, os.strerror(-operation.result))
         return reason != TIMEOUT or operation.result >= 0

@@ -600,12 +600,27 @@ class IOModelContract(CancelContract, ScaleContract):
                 task.get()
             assert caught.value.errno == errno.EBADF
 
-    def test_forget_wakes_who_waits_for_the_descriptor(self, hub: Hub) -> None:
-        with self.pipe() as (reading, _):
-            task = spawn(hub.io.wait, reading, READ)
-            until_parked(task)
-            hub.io.forget(reading)
+    @pytest.mark.parametrize("events", [READ, READ | WRITE])
+    def test_forget_shows_who_waits_for_the_number_that_it_is_bad(self, hub: Hub, pair: Pair, events: int) -> None:
+        fill(pair[0])
+        tasks = [spawn(hub.io.wait, pair[0].fileno(), events) for _ in range(2)]
+        until_parked(*tasks)
+        hub.io.forget(pair[0].fileno())
+        for task in tasks:
+            with pytest.raises(OSError) as caught:
+                task.get()
+            assert caught.value.errno == errno.EBADF
+
+    def test_detach_leaves_the_number_to_who_waits_for_it(self, hub: Hub, pair: Pair) -> None:
+        task = spawn(hub.io.wait, pair[0].fileno(), READ)
+        until_parked(task)
+        hub.io.forget(pair[0].fileno(), detached=pair[0])
+        fd = pair[0].detach()
+        try:
+            pair[1].send(b"x")
             assert task.get()
+        finally:
+            os.close(fd)
 
     def test_forget_of_a_stranger_does_nothing(self, hub: Hub) -> None:
         hub.io.forget(12345)
