@@ -13,7 +13,7 @@ from rimstone.hub.offload import offload_shielded
 from rimstone.hub.scheduler import Hub, current_hub
 from rimstone.iomodel.base import Buffer
 
-__all__ = ["call_file", "hub_that_waits", "read_file", "sync_file", "write_file"]
+__all__ = ["call_file", "hub_that_waits", "raise_interrupt", "read_file", "sync_file", "write_file"]
 
 
 def hub_that_waits() -> Hub | None:
@@ -33,6 +33,18 @@ def call_file(hub: Hub, function: Callable[..., Any], *args: Any) -> Any:
     if not hub.tasks and hub.on_idle is None:  # the thread's main program, and nobody else who could run
         return function(*args)
     return offload_shielded(function, *args)
+
+
+def raise_interrupt(hub: Hub) -> None:
+    """Raise, in a thread's main program, the Ctrl-C or exit that came during an operation on a file, which is done.
+
+    Elsewhere what came meanwhile waits for the task's next wait. A main program may compute for long before it waits,
+    and Ctrl-C is to end it as it does after a `read` in C. For whoever has called an operation as a whole: within one,
+    a buffer would not know that what it had written was written.
+    """
+    task = hub.current
+    if task is hub.root and isinstance(task.pending, (KeyboardInterrupt, SystemExit)):
+        task.raise_pending()
 
 
 def read_file(hub: Hub, fd: int, buffer: Buffer, offset: int = -1) -> int:

@@ -5,31 +5,46 @@ What a descriptor leads to decides who waits:
 * Pipes, sockets, terminals and other devices can be polled: the hub's IO model waits, then the system call is made. Who
   made the descriptor may share it with other processes, so it is never switched to O_NONBLOCK. Linux has RWF_NOWAIT
   instead, for one call of preadv2 or pwritev2 (which both know the descriptor's own position as -1): the call does what
-  can be done without waiting. Without it (terminals; older kernels; other systems) a read that follows a wait blocks
-  only if somebody else was faster, and a write takes a real thread, for it may be more than there is room for.
+  can be done without waiting. Without it (terminals; pipes before Linux 6.4; other systems) a call that follows a wait
+  blocks only if another process was faster. A write to a pipe is made in pieces then, for which there is room in any
+  pipe that is "ready"; what is written to other things takes a real thread, for it may be more than there is room for.
 * Regular files and disks are always "ready" and wait in the system call: a real thread makes it, or an IO model that
   completes operations. A small read is tried with RWF_NOWAIT first: it succeeds if the page cache has it all, and a
   thread costs ten times as much. Not every file system knows that (tmpfs and /proc do not), and hardly one for writing.
 
 A read that found only its first pages in the cache moves the descriptor's position over the rest before it waits for
 it, so that others who share the position do not read a part from the middle.
+
+A descriptor may be closed while a task waits for it, and its number handed out again at once. Who closes it in this
+thread tells the IO model; after any wait the descriptor must still lead to the same file.
 """
 
 import errno
 import os
+import select
 import stat
 from collections.abc import Sequence
 from typing import Any
 
-from rimstone._originals import os_preadv, os_pwritev, os_readv, os_write
+from rimstone._originals import os_preadv, os_pwritev, os_readv, os_write, poll, select_select
 from rimstone.errors import CannotWait
 from rimstone.hub.files import call_file, read_file
 from rimstone.hub.scheduler import Hub
 from rimstone.iomodel.base import READ, WRITE, Buffer
 
-__all__ = ["AT_ONCE_BYTES", "is_on_disk", "read_at", "read_into", "read_stream", "take_turn", "write_stream"]
+__all__ = [
+    "AT_ONCE_BYTES",
+    "is_on_disk",
+    "length_to_read",
+    "read_at",
+    "read_into",
+    "read_stream",
+    "take_turn",
+    "write_stream",
+]
 
 AT_ONCE_BYTES = 128 * 1024  # what is copied from the cache in the hub's own thread: some 20 us
+_COPIED_BYTES = 1024 * 1024  # only the original makes bytes without copying them, so longer ones are left to it
 _BUDGET_BYTES = 1024
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
@@ -44,6 +59,21 @@ def is_on_disk(fd: int) -> bool:
     """True for what cannot be polled: regular files, folders and block devices."""
     mode = os.fstat(fd).st_mode
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
+
+
+def length_to_read(hub: Hub, fd: int, length: int, on_disk: bool | None = None) -> int:
+    """How much of *length* bytes to read into a buffer of ours; 0 if the original is to read them, on a thread.
+
+    A pipe never holds as much as some people ask for, and nothing that large is to be filled with zeros first.
+    """
+    if length <= AT_ONCE_BYTES:
+        return length
+    mode = os.fstat(fd).st_mode
+    if is_on_disk(fd) if on_disk is None else on_disk:
+        return length if hub.io.completes_files and stat.S_ISREG(mode) and length <= _COPIED_BYTES else 0
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd):
+        return min(length, _COPIED_BYTES)
+    return 0  # such as /dev/zero
 
 
 def take_turn(hub: Hub) -> None:
@@ -90,15 +120,23 @@ def read_into(hub: Hub, fd: int, view: memoryview, on_disk: bool | None = None) 
     if on_disk is None and size > AT_ONCE_BYTES:
         on_disk = is_on_disk(fd)
     count = _WOULD_WAIT if on_disk and size > AT_ONCE_BYTES else _try_read(fd, (view,))
-    if count in {0, size}:
+    if count == size:
         return _charge(hub, count)
     if on_disk is None:
         on_disk = is_on_disk(fd)
+    if not on_disk:
+        return count if count >= 0 else _wait_and_read(hub, fd, (view,), count)
     if count > 0:
-        return count + _read_rest(hub, fd, view[count:]) if on_disk else count
-    if on_disk:
-        return read_file(hub, fd, view)
-    return _wait_and_read(hub, fd, (view,), count)
+        return count + _read_rest(hub, fd, view[count:])
+    return 0 if count == 0 and _is_end(fd) else read_file(hub, fd, view)
+
+
+def _is_end(fd: int, offset: int = -1) -> bool:
+    """RWF_NOWAIT found nothing: is it that there is nothing? Linux 5.9 and 5.10 return 0 where it would wait, too."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return False  # a disk, whose size stands elsewhere
+    return (os.lseek(fd, 0, os.SEEK_CUR) if offset < 0 else offset) >= status.st_size
 
 
 def _read_rest(hub: Hub, fd: int, rest: memoryview) -> int:
@@ -121,9 +159,9 @@ def read_at(hub: Hub, fd: int, view: memoryview, offset: int) -> int:
     """What pread(2) does with all of *view*, which is not empty."""
     take_turn(hub)
     count = _try_read(fd, (view,), offset) if view.nbytes <= AT_ONCE_BYTES else _WOULD_WAIT
-    if count in {0, view.nbytes} or (count > 0 and offset + count >= os.fstat(fd).st_size):
+    if count == view.nbytes or (count >= 0 and _is_end(fd, offset + count)):
         return _charge(hub, count)
-    if count < 0:
+    if count <= 0:
         return read_file(hub, fd, view, offset)
     try:
         return count + read_file(hub, fd, view[count:], offset + count)
@@ -143,11 +181,33 @@ def _wait_and_read(hub: Hub, fd: int, buffers: Sequence[Buffer], tried: int) -> 
     if not os.get_blocking(fd):
         return os_readv(fd, buffers)  # type: ignore[no-any-return]
     while tried < 0:
-        hub.io.wait(fd, READ)
-        if tried == _CANNOT_TELL:
+        if tried == _CANNOT_TELL and _is_ready(fd, READ):
             return os_readv(fd, buffers)  # type: ignore[no-any-return]
+        _wait(hub, fd, READ)
         tried = _try_read(fd, buffers)
     return tried
+
+
+def _wait(hub: Hub, fd: int, events: int) -> None:
+    """Wait until *fd* may be ready.
+
+    Raises:
+        OSError: EBADF; it was closed meanwhile.
+    """
+    before = os.fstat(fd)
+    hub.io.wait(fd, events)
+    after = os.fstat(fd)
+    if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _is_ready(fd: int, events: int) -> bool:
+    """Asked right before a call that might block: another task of the thread may have been faster."""
+    if poll is None:
+        return any(select_select([fd] if events & READ else [], [fd] if events & WRITE else [], [], 0))
+    question = poll()
+    question.register(fd, (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0))
+    return bool(question.poll(0))
 
 
 def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
@@ -167,15 +227,14 @@ def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
                 try:
                     count = _try_write(fd, rest)
                     if count == _CANNOT_TELL:
-                        hub.io.wait(fd, WRITE)
-                        count = call_file(hub, os_write, fd, rest)
+                        count = _write_if_ready(hub, fd, rest)
                 except OSError:
                     if written:
                         return written
                     raise
             if count == _WOULD_WAIT:
                 try:
-                    hub.io.wait(fd, WRITE)
+                    _wait(hub, fd, WRITE)
                 except BaseException as error:
                     if not written:
                         raise
@@ -186,6 +245,16 @@ def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
             written += count
             if written >= octets.nbytes:
                 return written
+
+
+def _write_if_ready(hub: Hub, fd: int, rest: memoryview) -> int:
+    """Where RWF_NOWAIT is unknown: the count, or _WOULD_WAIT."""
+    if not _is_ready(fd, WRITE):
+        return _WOULD_WAIT
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        with rest[: select.PIPE_BUF] as piece:
+            return os_write(fd, piece)
+    return call_file(hub, os_write, fd, rest)  # type: ignore[no-any-return]
 
 
 def _try_write(fd: int, data: Any) -> int:

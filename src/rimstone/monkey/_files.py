@@ -21,13 +21,13 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 
-from rimstone.hub.files import call_file, hub_that_waits, write_file
+from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, write_file
 from rimstone.hub.scheduler import here
 from rimstone.monkey._builtin import Builtin
-from rimstone.monkey._descriptors import AT_ONCE_BYTES, is_on_disk, read_into, write_stream
+from rimstone.monkey._descriptors import AT_ONCE_BYTES, is_on_disk, length_to_read, read_into, write_stream
 from rimstone.monkey._turns import Turns
 
 __all__ = ["BufferedRandom", "BufferedReader", "BufferedWriter", "FileIO", "TextIOWrapper", "patch"]
@@ -40,68 +40,74 @@ _CHUNK_BYTES = 64 * 1024  # of a pipe that is read to its end
 class FileIO(io.FileIO):
     """The raw file."""
 
+    _finalizing: bool  # set by C, when nobody has closed it
     _on_disk: bool | None = None
-    _turns: Turns | None = (
-        None  # those of the buffer over it; a raw file alone needs none, the kernel keeps tasks apart
-    )
+    _turns: Turns | None = None  # the buffer's over it; a raw file alone needs none: the kernel keeps tasks apart
     _write_natively = io.FileIO.write  # not `super()`: at the very end there is not even that
 
     # The defaults are no arguments: a file that nobody closes is closed when the interpreter has cleared this module.
-    def _enter(self, allowed: Any, _hub: Any = here.get, _ending: Any = sys.is_finalizing) -> Any:
-        """The hub that does the waiting, until `_leave`; None where the original must act, or complain."""
-        if _hub() is None or _ending():
-            return None
-        hub = hub_that_waits()
-        if hub is None or self.closed or not allowed():
-            return None
+    def _hub(self, _hub: Any = here.get, _ending: Any = sys.is_finalizing) -> Any:
+        """The hub that does the waiting; None where the original must act, or complain."""
+        return None if _hub() is None or _ending() else hub_that_waits()
+
+    def _operate(self, hub: Any, operation: Any, otherwise: Any, *args: Any) -> Any:
+        """`operation(hub, *args)`; None if it is non-blocking and would block. `otherwise()` if it is not our turn."""
         if self._on_disk is None:
             self._on_disk = is_on_disk(self.fileno())
         turns = self._turns
-        return hub if turns is None or turns.enter_nowait(hub.current) else None
-
-    def _leave(self) -> None:
-        if self._turns is not None:
-            self._turns.leave()
+        try:
+            if turns is not None:
+                return turns.operate(hub.current, operation, otherwise, hub, *args)
+            result = operation(hub, *args)
+        except BlockingIOError:
+            result = None
+        raise_interrupt(hub)  # under a buffer it is the buffer's turn that ends so
+        return result
 
     def readinto(self, buffer: Any) -> Any:
-        hub = self._enter(self.readable)
-        if hub is None:
-            return super().readinto(buffer)
-        try:
-            with memoryview(buffer) as view:
-                if view.readonly or not view.c_contiguous or not view.nbytes:
-                    return super().readinto(buffer)
-                with view.cast("B") as octets:
-                    return read_into(hub, self.fileno(), octets, self._on_disk)
-        except BlockingIOError:
-            return None
-        finally:
-            self._leave()
+        hub = self._hub()
+        native = super().readinto
+        if hub is None or self.closed or not self.readable():
+            return native(buffer)
+        with memoryview(buffer) as view:
+            if view.readonly or not view.c_contiguous or not view.nbytes:
+                return native(buffer)
+            with view.cast("B") as octets:
+                return self._operate(hub, self._read_into, partial(native, buffer), octets)
+
+    def _read_into(self, hub: Any, octets: memoryview) -> int:
+        return read_into(hub, self.fileno(), octets, self._on_disk)
 
     def read(self, size: int | None = -1, /) -> Any:
-        if size == 0 or hub_that_waits() is None or self.closed or not self.readable():
-            return super().read(size)
+        hub = self._hub()
+        native = super().read
+        if hub is None or size == 0 or self.closed or not self.readable():
+            return native(size)
         if size is None or size < 0:
             return self.readall()
-        buffer = bytearray(size)
+        copied = length_to_read(hub, self.fileno(), size, self._on_disk)
+        if not copied:
+            return self._operate(hub, call_file, partial(native, size), native, size)
+        buffer = bytearray(copied)
         count = self.readinto(buffer)
         return None if count is None else bytes(memoryview(buffer)[:count])
 
     def readall(self) -> Any:
-        hub = self._enter(self.readable)
-        if hub is None:
-            return super().readall()
-        try:
-            return self._read_file(hub) if self._on_disk else self._read_to_end(hub)
-        finally:
-            self._leave()
+        hub = self._hub()
+        native = super().readall
+        if hub is None or self.closed or not self.readable():
+            return native()
+        return self._operate(hub, self._read_all, native, native)
 
-    def _read_file(self, hub: Any) -> bytes:
+    def _read_all(self, hub: Any, native: Any) -> bytes | None:
+        return self._read_file(hub, native) if self._on_disk else self._read_to_end(hub)
+
+    def _read_file(self, hub: Any, native: Any) -> bytes:
         fd = self.fileno()
         status = os.fstat(fd)
         left = status.st_size - os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(status.st_mode) else 0
         if not 0 < left <= AT_ONCE_BYTES:  # also files that do not know their size, as in /proc
-            return call_file(hub, super().readall)  # type: ignore[no-any-return]
+            return call_file(hub, native)  # type: ignore[no-any-return]
         buffer = bytearray(left)
         with memoryview(buffer) as view:
             data = bytes(view[: read_into(hub, fd, view, True)])
@@ -124,28 +130,34 @@ class FileIO(io.FileIO):
                 pieces.append(bytes(view[:count]))
 
     def write(self, data: Any, /) -> Any:
-        hub = self._enter(self.writable)
-        if hub is None:
+        hub = self._hub()
+        if hub is None or self.closed or not self.writable():
             return self._write_natively(data)
-        try:
-            with memoryview(data) as view:
-                if not view.c_contiguous or not view.nbytes:
-                    return self._write_natively(data)
-                with view.cast("B") as octets:
-                    return (write_file if self._on_disk else write_stream)(hub, self.fileno(), octets)
-        except BlockingIOError:
-            return None
-        finally:
-            self._leave()
+        with memoryview(data) as view:
+            if not view.c_contiguous or not view.nbytes:
+                return self._write_natively(data)
+            with view.cast("B") as octets:
+                return self._operate(hub, self._write, partial(self._write_natively, data), octets)
+
+    def _write(self, hub: Any, octets: memoryview) -> int:
+        return (write_file if self._on_disk else write_stream)(hub, self.fileno(), octets)
 
     def truncate(self, size: int | None = None, /) -> int:
-        hub = self._enter(self.writable)
-        if hub is None:
-            return super().truncate(size)
-        try:
-            return call_file(hub, super().truncate, size)  # type: ignore[no-any-return]
-        finally:
-            self._leave()
+        hub = self._hub()
+        native = super().truncate
+        if hub is None or self.closed or not self.writable():
+            return native(size)
+        return self._operate(hub, call_file, partial(native, size), native, size)  # type: ignore[no-any-return]
+
+    def close(self, _hub: Any = here.get, _ending: Any = sys.is_finalizing, _close: Any = io.FileIO.close) -> None:
+        if not _ending():
+            if self._finalizing:
+                self._finalizing = False
+                self._dealloc_warn(self)
+            hub = _hub()
+            if hub is not None and not self._on_disk and not self.closed and self.closefd:
+                hub.io.forget(self.fileno())  # a task that reads it must not go on with the number's next owner
+        _close(self)
 
     def _dealloc_warn(self, source: Any) -> None:
         """Warn that *source*, which lies on this file, was not closed: as C does, but our own frames do not count."""
@@ -178,8 +190,8 @@ def _not_pickled(file: Any) -> TypeError:
 class _Queued:
     """What files with a buffer have in common: one task at a time."""
 
-    _turns: Turns
-    _taken: Any = bool  # False, as long as there is no lock
+    _turns: Any = None
+    _taken: Any = bool  # False, as long as there are no turns
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         below = args[0] if args else None
@@ -203,12 +215,11 @@ class _Queued:
         raise _not_pickled(self)
 
 
-def _queued(original: Any, always: bool) -> Any:
+def _queued(original: Any) -> Any:
     """*original*, a method of C, for one task at a time, for the whole of the call.
 
     A call may make several raw operations that wait, and no other task may come in between. In a thread without tasks
-    that costs a look, which is paid for each line. Not *always* means: only if somebody is inside. So `close` is: it is
-    what a finalizer calls, of a file that nobody else has, and whose warning is about the line that dropped it.
+    that costs a look, which is paid for each line.
     """
 
     @wraps(original)
@@ -219,11 +230,35 @@ def _queued(original: Any, always: bool) -> Any:
         _ending: Any = sys.is_finalizing,  # finalizers run when the names of this module are gone
         _waits: Any = hub_that_waits,
     ) -> Any:
-        if self._taken() or (always and _hub() is not None and not _ending() and _waits() is not None):
+        if self._taken() or (_hub() is not None and not _ending() and _waits() is not None):
             return self._turns.call(self, original, args)
         return original(self, *args)
 
     return method
+
+
+def _closing(original: Any) -> Any:
+    """The same for `close`, which queues only if somebody is inside.
+
+    It is what a finalizer calls, of a file that nobody else has, and whose warning is about the line that dropped it.
+    """
+
+    @wraps(original)
+    def close(self: Any, _hub: Any = here.get, _ending: Any = sys.is_finalizing, _waits: Any = hub_that_waits) -> None:
+        turns = self._turns
+        if turns is None:  # it has not even come to `__init__`
+            original(self)
+            return
+        if self._finalizing:
+            turns.finalizing = True
+        if turns.taken():
+            turns.call(self, original, ())
+            return
+        original(self)
+        if not turns.finalizing and _hub() is not None and not _ending() and _waits() is not None:
+            raise_interrupt(_hub())
+
+    return close
 
 
 def _queue_for(*names: str) -> Callable[[type], type]:
@@ -231,7 +266,7 @@ def _queue_for(*names: str) -> Callable[[type], type]:
 
     def decorate(cls: type) -> type:
         for name in names:
-            setattr(cls, name, _queued(getattr(cls, name), always=name != "close"))
+            setattr(cls, name, (_closing if name == "close" else _queued)(getattr(cls, name)))
         return cls
 
     return decorate

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rimstone._originals import os_preadv, os_pwritev, os_read, os_readv, os_write
-from rimstone.hub.files import call_file, hub_that_waits, sync_file, write_file
+from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, sync_file, write_file
 from rimstone.hub.guard import guarded
-from rimstone.hub.scheduler import Hub, current_hub
+from rimstone.hub.scheduler import current_hub
 from rimstone.monkey._builtin import Builtin
 from rimstone.monkey._descriptors import (
-    AT_ONCE_BYTES,
     is_on_disk,
+    length_to_read,
     read_at,
     read_into,
     read_stream,
@@ -26,7 +26,6 @@ from rimstone.monkey._descriptors import (
 __all__ = ["patch"]
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
-_COPIED_BYTES = 1024 * 1024  # only the original makes bytes without copying them, so longer ones are left to it
 _native: dict[str, Callable[..., Any]] = {}  # what stood in `os` before, by name
 
 
@@ -34,15 +33,12 @@ def _read(fd: int, length: int, /) -> bytes:
     hub = hub_that_waits()
     if hub is None or not isinstance(length, int) or length <= 0:
         return os_read(fd, length)
-    if length > _most_copied(hub) and is_on_disk(fd):
+    copied = length_to_read(hub, fd, length)
+    if not copied:
         return call_file(hub, os_read, fd, length)  # type: ignore[no-any-return]
-    buffer = bytearray(length)
+    buffer = bytearray(copied)
     with memoryview(buffer) as view:
         return bytes(view[: read_into(hub, fd, view)])
-
-
-def _most_copied(hub: Hub) -> int:
-    return _COPIED_BYTES if hub.io.completes_files else AT_ONCE_BYTES
 
 
 def _size(data: Any) -> int:
@@ -69,9 +65,10 @@ def _pread(fd: int, length: int, offset: int, /) -> bytes:
     hub = hub_that_waits()
     if hub is None or not isinstance(length, int) or length <= 0 or offset < 0:
         return _native["pread"](fd, length, offset)  # type: ignore[no-any-return]
-    if length > _most_copied(hub):
+    copied = length_to_read(hub, fd, length)
+    if not copied:
         return call_file(hub, _native["pread"], fd, length, offset)  # type: ignore[no-any-return]
-    buffer = bytearray(length)
+    buffer = bytearray(copied)
     with memoryview(buffer) as view:
         return bytes(view[: read_at(hub, fd, view, offset)])
 
@@ -175,11 +172,24 @@ _REPLACEMENTS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _whole(replacement: Callable[..., Any]) -> Callable[..., Any]:
+    """*replacement*, after which an interrupted main program is at an end."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = replacement(*args, **kwargs)
+        hub = current_hub()
+        if hub is not None:
+            raise_interrupt(hub)
+        return result
+
+    return call
+
+
 def patch() -> None:
     for name, replacement in _REPLACEMENTS.items():
         if hasattr(os, name):
             _native[name] = getattr(os, name)
-            patched = Builtin("os", _native[name], replacement)
+            patched = Builtin("os", _native[name], replacement if name == "close" else _whole(replacement))
             setattr(os, name, patched)
             if _native[name] in os.supports_fd:
                 os.supports_fd.add(patched)

@@ -1,62 +1,77 @@
 """One task at a time in the layers of a file: text, buffer, raw file. Read the head of `_files.py` first.
 
 Going in costs next to nothing, since it is paid for each line: as long as no task waits inside, the tasks of a thread
-cannot meet there, so whoever comes only looks whether the lock is taken. It is the raw file, far inside, that takes it,
-for the length of an operation that may wait. Whoever finds it taken queues for it outside, and then holds it for the
-whole call, so that nobody overtakes the queue.
+cannot meet there, so whoever comes only looks whether somebody is in. Who finds somebody queues outside, gets its turn
+from the one who leaves, and keeps it for the whole call, so that nobody overtakes the queue.
 
-So the tasks of one thread never meet. Those of two threads may, in the moment before the lock is taken; then they are
-what threads without tasks are to each other: kept apart by the lock of the C object, and one of them does not park but
-blocks for one operation.
+So the tasks of one thread never meet. Those of two threads may, in the moment before one is seen to be in; then they
+are what threads without tasks are to each other: kept apart by the lock of the C object, and one of them does not park
+but blocks for one operation.
+
+A signal handler may raise between any two steps (Ctrl-C), and the file must not stay taken. A lock could not tell
+whether the one who was struck had got it. So whose turn it is stands in a dictionary, and to take a turn is one atomic
+`setdefault`; and what gives it up may be done twice.
 """
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from rimstone._originals import get_ident
-from rimstone.hub.files import hub_that_waits
+from rimstone.hub import Waiter, waiter
+from rimstone.hub.files import hub_that_waits, raise_interrupt
 from rimstone.hub.scheduler import current_hub
-from rimstone.sync import Lock
 
 __all__ = ["Turns"]
+
+_WHO = 0  # the only key
+
+
+class _Queued:
+    """Somebody who waits for a turn."""
+
+    __slots__ = ("waiting", "who")
+
+    def __init__(self, who: Any) -> None:
+        self.who = who
+        self.waiting: Waiter = waiter()
 
 
 class Turns:
     """Shared by the layers of one file.
 
     Attributes:
-        taken: Call it: True while some task is inside, or is about to be.
+        taken: Call it: true while some task is inside.
+        finalizing: A file that nobody closed is being closed: what is raised then is lost.
     """
 
-    __slots__ = ("_depth", "_lock", "_moving", "_owner", "taken")
+    __slots__ = ("_inside", "_queue", "finalizing", "taken")
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self.taken = self._lock._native.locked
-        self._owner: Any = None  # the task; or the number of a thread that runs none
-        self._depth = 0
-        self._moving: Any = None  # the task that is just taking the lock or giving it back; for its signal handlers
+        self._inside: dict[int, Any] = {}  # `_WHO`: a task, or the number of a thread that runs none; empty if nobody
+        self._queue: deque[_Queued] = deque()  # while somebody is in it, `_inside` is not empty
+        self.taken = self._inside.__len__
+        self.finalizing = False
 
-    def enter_nowait(self, task: Any) -> bool:
-        """Called from inside, by the raw file. False if somebody else holds it: then block, do not park."""
-        if self._owner is task:
-            self._depth += 1
-            return True
-        self._moving = task
-        taken = self._lock.acquire(False)
-        if taken:
-            self._owner = task
-            self._depth = 1
-        self._moving = None
-        return taken
+    def operate(self, task: Any, operation: Callable[..., Any], otherwise: Callable[..., Any], *args: Any) -> Any:
+        """Return `operation(*args)`, which may wait: from the raw file, far inside, in its *task*'s turn.
 
-    def leave(self) -> None:
-        """Undoes `enter_nowait`."""
-        self._depth -= 1
-        if not self._depth:
-            self._moving = self._owner
-            self._owner = None
-            self._lock.release()
-            self._moving = None
+        `otherwise()` if it is somebody else's: of another thread, or the calling place is a signal handler. It must not
+        park here, within a C object that is locked for its thread.
+        """
+        inside = self._inside
+        if inside.get(_WHO) is task:
+            return operation(*args)
+        try:
+            if inside.setdefault(_WHO, task) is not task:
+                return otherwise()
+            return operation(*args)
+        finally:
+            try:
+                self._leave(task)
+            except BaseException:  # a signal handler raised in it, or before it began
+                self._leave(task)
+                raise
 
     def call(self, file: Any, method: Any, args: tuple[Any, ...]) -> Any:
         """Return `method(file, *args)`, when it is the calling task's turn.
@@ -64,24 +79,74 @@ class Turns:
         Raises:
             RuntimeError: a task of this thread is inside, and this place cannot wait for it (a signal handler).
         """
+        inside = self._inside
         hub = hub_that_waits()
-        owner = self._owner
         if hub is None:
             here = current_hub()
             if here is not None:
-                if owner is None or getattr(owner, "hub", None) is here:
+                if getattr(inside.get(_WHO), "hub", None) is here:
                     raise RuntimeError(f"reentrant call inside {file!r}")
                 return method(file, *args)  # it blocks until that thread has left
         me = get_ident() if hub is None else hub.current
-        if owner == me:  # C calls back: `close` calls `flush`
+        if inside.get(_WHO) == me:  # C calls back: `close` calls `flush`
             return method(file, *args)
-        if self._moving is me:
-            raise RuntimeError(f"reentrant call inside {file!r}")
-        with self._lock:
-            self._owner = me
-            self._depth = 1
+        try:
+            if inside.setdefault(_WHO, me) != me:
+                self._queue_up(me)
+            result = method(file, *args)
+        finally:
             try:
-                return method(file, *args)
-            finally:
-                self._owner = None
-                self._depth = 0
+                self._leave(me)
+            except BaseException:
+                self._leave(me)
+                raise
+        if hub is not None:
+            raise_interrupt(hub)
+        return result
+
+    def _queue_up(self, me: Any) -> None:
+        queued = _Queued(me)
+        try:
+            self._queue.append(queued)
+            while self._inside.setdefault(_WHO, me) != me:
+                queued.waiting.park()
+                queued.waiting = waiter()
+        finally:
+            try:
+                self._dequeue(queued)
+            except BaseException:
+                self._dequeue(queued)
+                raise
+
+    def _dequeue(self, queued: _Queued) -> None:
+        if queued in self._queue:
+            self._queue.remove(queued)
+
+    def _leave(self, me: Any) -> None:
+        """Give the turn to the next in the queue; again does what was left undone, or nothing.
+
+        Threads may queue meanwhile, and look after having done so: one of the two sees the other.
+        """
+        inside, queue = self._inside, self._queue
+        while True:
+            following = next(iter(tuple(queue)), None)
+            who = inside.get(_WHO)
+            if following is None:
+                if who != me:
+                    return
+                inside.pop(_WHO)
+                if not queue or inside.setdefault(_WHO, me) != me:
+                    return
+                continue
+            if who == me and following.who != me:
+                inside[_WHO] = who = following.who
+            if who != following.who:
+                return
+            woken = False
+            for queued in tuple(queue):  # more than one, if a signal handler queues before the thread that it struck
+                if queued.who == who and queued.waiting.unpark():
+                    woken = True
+            if woken:
+                return
+            self._dequeue(following)  # its thread has ended
+            me = who
