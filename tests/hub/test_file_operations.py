@@ -9,47 +9,125 @@ import pytest
 
 from rimstone.hub import get_hub, sleep, spawn
 from rimstone.hub import offload as module
-from rimstone.hub.files import call_file, hub_that_waits, read_file, sync_file, write_file
+from rimstone.hub.files import call_file, hub_that_waits, read_bytes, read_file, sync_file, write_file
 from rimstone.hub.offload import MOST_FILE_THREADS, offload_shielded
 
 
 class CompletingModel:
-    """What a model with `completes_files` is asked."""
+    """What a model with `completes_files` is asked; it reads and writes as it should, but never more than `most`."""
 
     completes_files = True
 
     def __init__(self):
         self.asked = []
+        self.most = 100
 
     def read_file(self, fd, buffer, offset):
-        self.asked.append(("read", fd, len(buffer), offset))
-        return 1
+        self.asked.append(("read", len(buffer), offset))
+        return os.preadv(fd, [buffer[: self.most]], offset)
+
+    def read_bytes(self, fd, size, offset):
+        self.asked.append(("read", size, offset))
+        return os.pread(fd, min(self.most, size), offset)
 
     def write_file(self, fd, data, offset):
-        self.asked.append(("write", fd, len(data), offset))
-        return 2
+        self.asked.append(("write", len(data), offset))
+        return os.write(fd, data[: self.most]) if offset < 0 else os.pwrite(fd, data[: self.most], offset)
 
     def sync_file(self, fd, data_only):
-        self.asked.append(("sync", fd, data_only))
+        self.asked.append(("sync", data_only))
 
 
-def test_model_that_completes_files_is_asked():
-    model = CompletingModel()
-    hub = SimpleNamespace(io=model)
-    assert read_file(hub, 5, bytearray(3)) == 1
-    assert read_file(hub, 5, bytearray(3), 7) == 1
-    assert write_file(hub, 5, b"abcd") == 2
-    assert write_file(hub, 5, b"abcd", 0) == 2
-    sync_file(hub, 5)
-    sync_file(hub, 5, data_only=True)
-    assert model.asked == [
-        ("read", 5, 3, -1),
-        ("read", 5, 3, 7),
-        ("write", 5, 4, -1),
-        ("write", 5, 4, 0),
-        ("sync", 5, False),
-        ("sync", 5, True),
+@pytest.fixture
+def completing():
+    """A hub whose model completes files, and in which others could run."""
+    return SimpleNamespace(io=CompletingModel(), tasks={1}, on_idle=None)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A descriptor of a file with ten digits, its position at 2."""
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"0123456789")
+    os.lseek(fd, 2, os.SEEK_SET)
+    yield fd
+    os.close(fd)
+
+
+def position(fd):
+    return os.lseek(fd, 0, os.SEEK_CUR)
+
+
+def test_model_that_completes_files_is_asked_and_the_position_kept(completing, file):
+    buffer = memoryview(bytearray(3))
+    assert (read_file(completing, file, buffer), bytes(buffer), position(file)) == (3, b"234", 5)
+    assert (read_file(completing, file, buffer, 7), bytes(buffer), position(file)) == (3, b"789", 5)
+    assert (read_file(completing, file, buffer, 9), position(file)) == (1, 5)
+    assert (write_file(completing, file, memoryview(b"ab")), position(file)) == (2, 7)
+    assert (write_file(completing, file, memoryview(b"cd"), 0), position(file)) == (2, 7)
+    assert (read_bytes(completing, file, 2, -1, None), position(file)) == (b"78", 9)
+    assert read_bytes(completing, file, 2**40, 3, None) == b"34ab789"
+    assert read_bytes(completing, file, 10, 99, None) == b""
+    sync_file(completing, file)
+    sync_file(completing, file, data_only=True)
+    assert completing.io.asked == [
+        ("read", 3, 2),
+        ("read", 3, 7),
+        ("read", 3, 9),
+        ("write", 2, 5),
+        ("write", 2, 0),
+        ("read", 2, 7),
+        ("read", 7, 3),
+        ("read", 0, 99),
+        ("sync", False),
+        ("sync", True),
     ]
+
+
+def test_position_goes_back_by_what_was_not_read_or_written(completing, file):
+    completing.io.most = 2
+    assert (read_file(completing, file, memoryview(bytearray(5))), position(file)) == (2, 4)
+    assert (read_bytes(completing, file, 5, -1, None), position(file)) == (b"45", 6)
+    assert (write_file(completing, file, memoryview(b"abcde")), position(file)) == (2, 8)
+    assert (read_file(completing, file, memoryview(bytearray(5))), position(file)) == (2, 10)
+    assert (read_file(completing, file, memoryview(bytearray(5))), position(file)) == (0, 10)
+    completing.io.write_file = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        write_file(completing, file, memoryview(b"abc"))
+    assert position(file) == 10
+
+
+def test_position_of_the_numbers_next_owner_is_left_alone(completing, file, tmp_path):
+    def read(fd, *_):
+        os.close(fd)
+        assert os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT) == fd
+        return 1
+
+    completing.io.read_file = read
+    assert read_file(completing, file, memoryview(bytearray(5))) == 1
+    assert position(file) == 0
+
+
+def test_appending_leaves_the_place_to_the_kernel(completing, tmp_path):
+    fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    write_file(completing, fd, memoryview(b"abc"))
+    assert completing.io.asked == [("write", 3, -1)]
+    os.close(fd)
+
+
+def test_what_does_not_know_its_size_takes_a_thread():
+    def body():
+        hub = hub_that_waits()
+        seen = SimpleNamespace(io=CompletingModel(), tasks=hub.tasks, on_idle=None)
+        fd = os.open("/proc/self/stat", os.O_RDONLY)
+        assert read_file(seen, fd, memoryview(bytearray(5))) == 5
+        assert read_bytes(seen, fd, 3, -1, os.read, fd, 3)
+        os.close(fd)
+        assert not seen.io.asked
+
+    sibling = spawn(sleep, 60)
+    spawn(body).get()
+    sibling.kill()
 
 
 def test_other_models_leave_it_to_threads(tmp_path):

@@ -4,16 +4,18 @@ An IO model that completes operations (`IOModel.completes_files`) does them itse
 Either way the task waits until the operation is done, whatever is thrown into it meanwhile.
 """
 
+import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rimstone._originals import os_fdatasync, os_fsync, os_preadv, os_pwrite, os_readv, os_write
 from rimstone.hub import guard
 from rimstone.hub.offload import offload_shielded
 from rimstone.hub.scheduler import Hub, current_hub
-from rimstone.iomodel.base import Buffer
 
-__all__ = ["call_file", "hub_that_waits", "raise_interrupt", "read_file", "sync_file", "write_file"]
+__all__ = ["call_file", "hub_that_waits", "raise_interrupt", "read_bytes", "read_file", "sync_file", "write_file"]
 
 
 def hub_that_waits() -> Hub | None:
@@ -30,9 +32,14 @@ def hub_that_waits() -> Hub | None:
 
 def call_file(hub: Hub, function: Callable[..., Any], *args: Any) -> Any:
     """Return `function(*args)`, which works on files, while the hub's other tasks run."""
-    if not hub.tasks and hub.on_idle is None:  # the thread's main program, and nobody else who could run
+    if _is_alone(hub):
         return function(*args)
     return offload_shielded(function, *args)
+
+
+def _is_alone(hub: Hub) -> bool:
+    """True if it is the thread's main program that asks, and nobody else could run meanwhile."""
+    return not hub.tasks and hub.on_idle is None
 
 
 def raise_interrupt(hub: Hub) -> None:
@@ -47,30 +54,92 @@ def raise_interrupt(hub: Hub) -> None:
         task.raise_pending()
 
 
-def read_file(hub: Hub, fd: int, buffer: Buffer, offset: int = -1) -> int:
+def read_file(hub: Hub, fd: int, buffer: memoryview, offset: int = -1) -> int:
     """Fill *buffer* from *offset*, or from the descriptor's own position if that is -1; less at the end of the file.
 
     Raises:
         OSError: as read(2).
     """
-    if hub.io.completes_files:
-        return hub.io.read_file(fd, buffer, offset)
+    if hub.io.completes_files and not _is_alone(hub):
+        if offset >= 0:
+            return hub.io.read_file(fd, buffer, offset)
+        left = _left(fd)
+        if left is not None:
+            return _at_position(fd, min(left, buffer.nbytes), lambda size, at: hub.io.read_file(fd, buffer[:size], at))
     if offset < 0:
         return call_file(hub, os_readv, fd, (buffer,))  # type: ignore[no-any-return, arg-type]
     return call_file(hub, os_preadv, fd, (buffer,), offset)  # type: ignore[no-any-return, arg-type]
 
 
-def write_file(hub: Hub, fd: int, data: Buffer, offset: int = -1) -> int:
+def read_bytes(hub: Hub, fd: int, length: int, offset: int, native: Callable[..., bytes], *args: Any) -> bytes:
+    """Up to *length* bytes of a file, without a copy: what `native(*args)`, which reads the same, returns.
+
+    Raises:
+        OSError: as read(2).
+    """
+    left = _left(fd, offset) if hub.io.completes_files and not _is_alone(hub) else None
+    if left is None:
+        return call_file(hub, native, *args)  # type: ignore[no-any-return]
+    size = min(length, left)
+    if offset >= 0:
+        return hub.io.read_bytes(fd, size, offset)
+    found = [b""]
+
+    def read(size: int, at: int) -> int:
+        found[0] = hub.io.read_bytes(fd, size, at)
+        return len(found[0])
+
+    _at_position(fd, size, read)
+    return found[0]
+
+
+def write_file(hub: Hub, fd: int, data: memoryview, offset: int = -1) -> int:
     """Write *data* at *offset*, or at the descriptor's own position if that is -1; returns the count.
 
     Raises:
         OSError: as write(2).
     """
-    if hub.io.completes_files:
-        return hub.io.write_file(fd, data, offset)
+    if hub.io.completes_files and not _is_alone(hub):
+        if offset >= 0 or _appends(fd):
+            return hub.io.write_file(fd, data, offset)
+        return _at_position(fd, data.nbytes, lambda _, at: hub.io.write_file(fd, data, at))
     if offset < 0:
         return call_file(hub, os_write, fd, data)  # type: ignore[no-any-return]
     return call_file(hub, os_pwrite, fd, data, offset)  # type: ignore[no-any-return, arg-type]
+
+
+def _at_position(fd: int, size: int, operate: Callable[[int, int], int]) -> int:
+    """Move the position over the next *size* bytes, for which nobody else reaches then, and `operate(size, offset)`.
+
+    As read(2) and write(2) do, which keep the position locked meanwhile; moving it is what locks it here.
+    """
+    if not size:
+        return 0
+    count = 0
+    before = os.fstat(fd)
+    offset = os.lseek(fd, size, os.SEEK_CUR) - size
+    try:
+        count = operate(size, offset)
+    finally:
+        if count < size:
+            with suppress(OSError):  # it was closed meanwhile, and the number may be another file's
+                if os.path.samestat(before, os.fstat(fd)):
+                    os.lseek(fd, count - size, os.SEEK_CUR)
+    return count
+
+
+def _left(fd: int, offset: int = -1) -> int | None:
+    """How much there is from *offset*, or the position, to the end; None if only reading can tell: /proc, a disk."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return None
+    return max(0, status.st_size - (os.lseek(fd, 0, os.SEEK_CUR) if offset < 0 else offset))
+
+
+def _appends(fd: int) -> bool:
+    import fcntl  # there is none on every system, but where an IO model completes files
+
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
 
 
 def sync_file(hub: Hub, fd: int, data_only: bool = False) -> None:
@@ -79,7 +148,7 @@ def sync_file(hub: Hub, fd: int, data_only: bool = False) -> None:
     Raises:
         OSError: as the system call.
     """
-    if hub.io.completes_files:
+    if hub.io.completes_files and not _is_alone(hub):
         hub.io.sync_file(fd, data_only)
     else:
         call_file(hub, os_fdatasync if data_only else os_fsync, fd)

@@ -65,6 +65,7 @@ cdef class Hub(Scheduler):
     @cython.locals(count=Py_ssize_t)
     cdef _take_news(self)
     cpdef _take_last_news(self)
+    cpdef throw_later(self, list thrown)
     @cython.locals(timers=Timers, now=double, task=TaskCore)
     cdef _look(self, timeout)
     @cython.locals(root=TaskCore)

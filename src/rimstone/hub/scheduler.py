@@ -280,6 +280,12 @@ class Hub(Scheduler):
         if self._closing is not None and not self.tasks:
             self._closing.unpark()
 
+    def throw_later(self, thrown: list[BaseException]) -> None:
+        """See `timeout.py`, whose business it is."""
+        from rimstone.hub.timeout import throw_later
+
+        throw_later(thrown)
+
     def add_timer(self, task: TaskCore) -> None:
         """See to it that *task* (an alarm), whose `deadline` is earlier than its `timer`, fires in time."""
         self._timers.add_kept(task)

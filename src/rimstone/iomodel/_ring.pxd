@@ -13,7 +13,7 @@ cdef class Operation:
     cdef public object entry
     cdef readonly int fd, result
     cdef readonly Py_ssize_t start
-    cdef readonly bint done, more, whole
+    cdef readonly bint done, more, shielded, whole
     cdef bint _exported
     cdef unsigned char _opcode
     cdef unsigned int _position  # of its request in the ring
@@ -44,6 +44,10 @@ cdef class Ring:
 
     cpdef Operation recv(self, task, sock, int fd, Py_ssize_t size_bytes, bint is_dry)
     cpdef Operation send(self, task, sock, int fd, data, Py_ssize_t start, int flags, bint whole)
+    cpdef Operation use_file(
+        self, task, int fd, buffer, Py_ssize_t start, Py_ssize_t size, long long offset, bint writes
+    )
+    cpdef Operation sync_file(self, task, int fd, bint data_only)
     cpdef Operation accept(self, task, sock, int fd)
     cpdef Operation poll_add(self, task, sock, int fd, int events)
     cpdef watch_wakeup(self, int fd)
@@ -68,4 +72,5 @@ cdef class Ring:
     cpdef close(self)
 
 
+cpdef bytes blank(Py_ssize_t size)
 cpdef why_unavailable()

@@ -6,7 +6,7 @@ kernel header needed to build this: what of <linux/io_uring.h> is used stands be
 Who owns what
 -------------
 An `Operation` belongs to the kernel from the moment its request is written until its completion has been reaped; as
-long, the ring keeps it alive, and with it the data it sends. What it receives goes into buffers of the ring itself, of
+long, the ring keeps it alive, and with it the data it sends, or what a file is read into. What a socket receives goes into buffers of the ring itself, of
 which the kernel picks one when there is data: a thousand connections that wait need none.
 
 The thread that made the ring is the only one that may use it (IORING_SETUP_SINGLE_ISSUER), and the kernel does the work
@@ -28,7 +28,7 @@ from rimstone.clock import monotonic
 from rimstone.iomodel._entry import Sockets
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
@@ -36,7 +36,7 @@ from libc.string cimport memset
 from rimstone.iomodel._entry cimport Sockets
 from rimstone.iomodel.base cimport Scheduler
 
-__all__ = ["Operation", "Ring", "why_unavailable"]
+__all__ = ["Operation", "Ring", "blank", "why_unavailable"]
 
 cdef extern from *:
     """
@@ -57,9 +57,9 @@ cdef extern from *:
     #endif
 
     enum {
-        ROP_NOP = 0, ROP_POLL_ADD = 6, ROP_ACCEPT = 13, ROP_ASYNC_CANCEL = 14, ROP_SEND = 26, ROP_RECV = 27,
-        RSQE_BUFFER_SELECT = 1 << 5, RSQE_CQE_SKIP_SUCCESS = 1 << 6,
-        RSEND_POLL_FIRST = 1 << 0,
+        ROP_NOP = 0, ROP_FSYNC = 3, ROP_READ = 22, ROP_WRITE = 23, ROP_POLL_ADD = 6, ROP_ACCEPT = 13, ROP_ASYNC_CANCEL = 14, ROP_SEND = 26, ROP_RECV = 27,
+        RSQE_ASYNC = 1 << 4, RSQE_BUFFER_SELECT = 1 << 5, RSQE_CQE_SKIP_SUCCESS = 1 << 6,
+        RSEND_POLL_FIRST = 1 << 0, RFSYNC_DATASYNC = 1 << 0,
         RCANCEL_ALL = 1 << 0, RCANCEL_ANY = 1 << 2,
         RCQE_BUFFER = 1 << 0, RCQE_SOCK_NONEMPTY = 1 << 2, RCQE_BUFFER_SHIFT = 16,
         RSQ_CQ_OVERFLOW = 1 << 1, RSQ_TASKRUN = 1 << 2,
@@ -258,8 +258,8 @@ cdef extern from *:
         rimstone_cqe *cqes
         char *memory
     enum:
-        ROP_NOP, ROP_POLL_ADD, ROP_ACCEPT, ROP_ASYNC_CANCEL, ROP_SEND, ROP_RECV
-        RSQE_BUFFER_SELECT, RSQE_CQE_SKIP_SUCCESS, RSEND_POLL_FIRST, RCANCEL_ALL, RCANCEL_ANY
+        ROP_NOP, ROP_FSYNC, ROP_READ, ROP_WRITE, ROP_POLL_ADD, ROP_ACCEPT, ROP_ASYNC_CANCEL, ROP_SEND, ROP_RECV
+        RSQE_ASYNC, RSQE_BUFFER_SELECT, RSQE_CQE_SKIP_SUCCESS, RSEND_POLL_FIRST, RFSYNC_DATASYNC, RCANCEL_ALL, RCANCEL_ANY
         RCQE_BUFFER, RCQE_SOCK_NONEMPTY, RCQE_BUFFER_SHIFT, RSQ_CQ_OVERFLOW, RSQ_TASKRUN, RENTER_GETEVENTS
     unsigned long long rimstone_thread()
     void rimstone_prefetch(unsigned long long address) nogil
@@ -300,6 +300,7 @@ cdef enum:
     CLOSING_ATTEMPTS = 1000
     CLOSING_PAUSE_US = 1000
     STRIDE_BYTES = 4160  # a cache line more, or the beginnings of all of them would share one set of the first cache
+    INLINE_BYTES = 131072  # of a file, that may be copied within the call that submits: some 20 us
     READ = 1
     NOBODY = 0  # user_data of requests whose completion tells nothing
     WAKEUP = 1  # user_data of the one that waits for the wake-up descriptor
@@ -316,6 +317,7 @@ cdef class Operation:
         entry: What the model knows of the socket. The ring does not care.
         fd: The descriptor.
         start, whole: Of a send; as `Ring.send` was told.
+        shielded: It works on a file: a kill does not cancel it, and its task waits on.
         done: True once `result` is there. It is -ECANCELED after `withdraw`, unless the answer came first.
         result: What the system call returns, or -errno.
         more: After a receive: there is more to be read at once.
@@ -330,7 +332,7 @@ cdef class Operation:
             c_close(self.result)  # nobody has taken the connection
 
     cpdef release(self):
-        """Let go of the data that was sent."""
+        """Let go of the data that was sent, or of what a file was read into."""
         if self._opcode == ROP_SEND:
             self._value = None
         if self._exported:
@@ -446,6 +448,38 @@ cdef class Ring:
         sqe.op_flags = <unsigned int>(flags | (MSG_WAITALL if whole else 0))
         self._prompt += 1
         return self._added(sqe, operation, task, sock)
+
+    cpdef Operation use_file(self, task, int fd, buffer, Py_ssize_t start, Py_ssize_t size, long long offset, bint writes):
+        """Read *size* bytes of a file into *buffer*, from *start* on; or write them. *offset* as in `pread`.
+
+        It may be read into bytes, too: those that `blank` has just made.
+        """
+        cdef Operation operation = Operation.__new__(Operation)
+        cdef rimstone_sqe *sqe
+        PyObject_GetBuffer(
+            buffer, &operation._view, PyBUF_SIMPLE if writes or PyBytes_CheckExact(buffer) else PyBUF_WRITABLE
+        )
+        operation._exported = True
+        if start < 0 or size < 0 or start + size > operation._view.len:
+            raise ValueError("the buffer is smaller than what is to be read or written")
+        sqe = self._request(ROP_WRITE if writes else ROP_READ, fd)
+        if size > INLINE_BYTES:
+            sqe.flags = RSQE_ASYNC
+        sqe.addr = <unsigned long long><size_t>(<char *>operation._view.buf + start)
+        sqe.len = <unsigned int>size
+        sqe.off = <unsigned long long>offset
+        operation.shielded = True
+        self._prompt += 1
+        return self._added(sqe, operation, task, None)
+
+    cpdef Operation sync_file(self, task, int fd, bint data_only):
+        """Let the disk have what was written to a file."""
+        cdef Operation operation = Operation.__new__(Operation)
+        cdef rimstone_sqe *sqe = self._request(ROP_FSYNC, fd)
+        sqe.op_flags = RFSYNC_DATASYNC if data_only else 0
+        operation.shielded = True
+        self._prompt += 1
+        return self._added(sqe, operation, task, None)
 
     cpdef Operation accept(self, task, sock, int fd):
         """Take a connection."""
@@ -744,6 +778,11 @@ cdef class Ring:
     def fd(self):
         """Its descriptor; -1 when it is closed."""
         return self._ring.fd
+
+
+cpdef bytes blank(Py_ssize_t size):
+    """Bytes that nobody has filled yet: to be read into, before anybody else sees them."""
+    return PyBytes_FromStringAndSize(NULL, size)
 
 
 cdef object _refusal = ()  # what `why_unavailable` has found; () as long as it has not looked

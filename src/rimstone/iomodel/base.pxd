@@ -16,6 +16,7 @@ cdef class Scheduler:
     cpdef int wait(self, bint ready=*) except -1
     cpdef reschedule(self)
     cpdef give_way(self)
+    cpdef throw_later(self, list thrown)
     cpdef wake_if_blocked(self)
     cpdef check_wait(self)
     cpdef bint may_wait(self) except -1

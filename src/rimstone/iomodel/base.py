@@ -117,6 +117,14 @@ class Scheduler:
         """Let *task* run again; without effect on a task that is not parked."""
         raise NotImplementedError
 
+    def throw_later(self, thrown: "list[BaseException]") -> None:
+        """Raise what was *thrown* into the current task, during a wait that had to go on, at its next waits, in order.
+
+        An operation that cannot be broken off calls `wait` until it is done, and takes away the task's `pending` each
+        time that this says KILLED.
+        """
+        raise NotImplementedError
+
     def wake_if_blocked(self) -> None:
         """A signal handler may have made a task ready while this thread waits in `poll`: end that. Hub's thread."""
         raise NotImplementedError
@@ -255,19 +263,32 @@ class IOModel:
     # On regular files; only called if `completes_files`. None of them is ended by a kill or a timeout: the kernel works
     # on the caller's buffer until it is done, and what it has read would be lost. The task goes on when it is done, and
     # what was thrown into it is raised at its next park. An error is raised as the system call's OSError.
+    #
+    # They do not know the descriptor's own position, which only read(2) and write(2) keep for one caller at a time:
+    # `hub/files.py` sees to that.
 
     def read_file(self, fd: int, buffer: Buffer, offset: int) -> int:
-        """Fill *buffer*; returns the count, less only at the end of the file.
+        """Fill *buffer*; returns the count, less only at the end of the file, or before an error.
 
         Args:
             fd: A regular file or a block device.
             buffer: Writable, contiguous, of bytes.
-            offset: Where in the file; -1 for the descriptor's own position, which moves on.
+            offset: Where in the file.
         """
         raise NotImplementedError
 
+    def read_bytes(self, fd: int, size: int, offset: int) -> bytes:
+        """As `read_file`, up to *size* bytes, into bytes of their own: a gigabyte is not to be copied for that."""
+        raise NotImplementedError
+
     def write_file(self, fd: int, data: Buffer, offset: int) -> int:
-        """Write *data*; returns the count, less only where write(2) does so. *offset* as in `read_file`."""
+        """Write *data*; returns the count, less only where write(2) does so, or before an error.
+
+        Args:
+            fd: A regular file or a block device.
+            data: Contiguous.
+            offset: Where in the file; -1 for its end, if it is open in append mode (the position moves there).
+        """
         raise NotImplementedError
 
     def sync_file(self, fd: int, data_only: bool) -> None:

@@ -5,7 +5,7 @@ from rimstone.iomodel._ring cimport Operation, Ring
 from rimstone.iomodel.base cimport Scheduler, Waiting
 
 cdef int READ, WRITE, CLOSED, IO, KILLED, TIMEOUT, MSG_DONTWAIT, MSG_WAITALL
-cdef Py_ssize_t _CROWD
+cdef Py_ssize_t _BUDGET_BYTES, _CROWD, _PIECE_BYTES
 
 
 cdef class UringModel(ReadinessModel):
@@ -67,6 +67,10 @@ cdef class UringModel(ReadinessModel):
     cpdef sendall(self, sock, data, int flags, timeout)
     @cython.locals(entry=SocketEntry, operation=Operation, until=double)
     cpdef accept(self, sock, timeout)
+    @cython.locals(operation=Operation)
+    cdef Py_ssize_t _use_file(self, int fd, buffer, long long offset, bint writes) except -1
+    @cython.locals(scheduler=Scheduler)
+    cdef int _finish_file(self, Operation operation) except? -1
 
 
 cdef Py_ssize_t _size(data) except -1

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 AT_ONCE_BYTES = 128 * 1024  # what is copied from the cache in the hub's own thread: some 20 us
-_COPIED_BYTES = 1024 * 1024  # only the original makes bytes without copying them, so longer ones are left to it
+_COPIED_BYTES = 1024 * 1024  # what is read of a pipe at once
 _BUDGET_BYTES = 1024
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
@@ -61,16 +61,16 @@ def is_on_disk(fd: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
 
 
-def length_to_read(hub: Hub, fd: int, length: int, on_disk: bool | None = None) -> int:
-    """How much of *length* bytes to read into a buffer of ours; 0 if the original is to read them, on a thread.
+def length_to_read(fd: int, length: int, on_disk: bool | None = None) -> int:
+    """How much of *length* bytes to read into a buffer of ours; 0 if they should be read without a copy (`read_bytes`).
 
     A pipe never holds as much as some people ask for, and nothing that large is to be filled with zeros first.
     """
     if length <= AT_ONCE_BYTES:
         return length
-    mode = os.fstat(fd).st_mode
     if is_on_disk(fd) if on_disk is None else on_disk:
-        return length if hub.io.completes_files and stat.S_ISREG(mode) and length <= _COPIED_BYTES else 0
+        return 0
+    mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd):
         return min(length, _COPIED_BYTES)
     return 0  # such as /dev/zero

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial, wraps
 from typing import Any
 
-from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, write_file
+from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, read_bytes, write_file
 from rimstone.hub.scheduler import here
 from rimstone.monkey._builtin import Builtin
 from rimstone.monkey._descriptors import AT_ONCE_BYTES, is_on_disk, length_to_read, read_into, write_stream
@@ -85,9 +85,10 @@ class FileIO(io.FileIO):
             return native(size)
         if size is None or size < 0:
             return self.readall()
-        copied = length_to_read(hub, self.fileno(), size, self._on_disk)
+        fd = self.fileno()
+        copied = length_to_read(fd, size, self._on_disk)
         if not copied:
-            return self._operate(hub, call_file, partial(native, size), native, size)
+            return self._operate(hub, read_bytes, partial(native, size), fd, size, -1, native, size)
         buffer = bytearray(copied)
         count = self.readinto(buffer)
         return None if count is None else bytes(memoryview(buffer)[:count])
@@ -106,11 +107,14 @@ class FileIO(io.FileIO):
         fd = self.fileno()
         status = os.fstat(fd)
         left = status.st_size - os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(status.st_mode) else 0
-        if not 0 < left <= AT_ONCE_BYTES:  # also files that do not know their size, as in /proc
-            return call_file(hub, native)  # type: ignore[no-any-return]
-        buffer = bytearray(left)
-        with memoryview(buffer) as view:
-            data = bytes(view[: read_into(hub, fd, view, True)])
+        if left <= 0 or (left > AT_ONCE_BYTES and not hub.io.completes_files):
+            return call_file(hub, native)  # type: ignore[no-any-return]  # also what does not know its size, as in /proc
+        if left > AT_ONCE_BYTES:
+            data = read_bytes(hub, fd, left, -1, native)
+        else:
+            buffer = bytearray(left)
+            with memoryview(buffer) as view:
+                data = bytes(view[: read_into(hub, fd, view, True)])
         # It may have grown meanwhile; else this finds the end without a wait.
         while more := self.read(AT_ONCE_BYTES):
             data += more

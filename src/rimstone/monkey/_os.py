@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rimstone._originals import os_preadv, os_pwritev, os_read, os_readv, os_write
-from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, sync_file, write_file
+from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, read_bytes, sync_file, write_file
 from rimstone.hub.guard import guarded
 from rimstone.hub.scheduler import current_hub
 from rimstone.monkey._builtin import Builtin
@@ -33,9 +33,9 @@ def _read(fd: int, length: int, /) -> bytes:
     hub = hub_that_waits()
     if hub is None or not isinstance(length, int) or length <= 0:
         return os_read(fd, length)
-    copied = length_to_read(hub, fd, length)
+    copied = length_to_read(fd, length)
     if not copied:
-        return call_file(hub, os_read, fd, length)  # type: ignore[no-any-return]
+        return read_bytes(hub, fd, length, -1, os_read, fd, length)
     buffer = bytearray(copied)
     with memoryview(buffer) as view:
         return bytes(view[: read_into(hub, fd, view)])
@@ -65,9 +65,9 @@ def _pread(fd: int, length: int, offset: int, /) -> bytes:
     hub = hub_that_waits()
     if hub is None or not isinstance(length, int) or length <= 0 or offset < 0:
         return _native["pread"](fd, length, offset)  # type: ignore[no-any-return]
-    copied = length_to_read(hub, fd, length)
+    copied = length_to_read(fd, length)
     if not copied:
-        return call_file(hub, _native["pread"], fd, length, offset)  # type: ignore[no-any-return]
+        return read_bytes(hub, fd, length, offset, _native["pread"], fd, length, offset)
     buffer = bytearray(copied)
     with memoryview(buffer) as view:
         return bytes(view[: read_at(hub, fd, view, offset)])
@@ -85,7 +85,10 @@ def _write(fd: int, data: Any, /) -> int:
     hub = hub_that_waits()
     if hub is None or not _size(data):
         return os_write(fd, data)
-    return write_file(hub, fd, data) if is_on_disk(fd) else write_stream(hub, fd, data)
+    if not is_on_disk(fd):
+        return write_stream(hub, fd, data)
+    with memoryview(data) as view:
+        return write_file(hub, fd, view.cast("B"))
 
 
 def _writev(fd: int, buffers: Sequence[Any], /) -> int:
@@ -102,7 +105,8 @@ def _pwrite(fd: int, data: Any, offset: int, /) -> int:
     hub = hub_that_waits()
     if hub is None or offset < 0 or not _size(data):
         return _native["pwrite"](fd, data, offset)  # type: ignore[no-any-return]
-    return write_file(hub, fd, data, offset)
+    with memoryview(data) as view:
+        return write_file(hub, fd, view.cast("B"), offset)
 
 
 def _pwritev(fd: int, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
