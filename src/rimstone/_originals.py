@@ -12,6 +12,7 @@ import queue
 import select
 import threading
 import time
+from typing import Any
 
 allocate_lock = _thread.allocate_lock
 RLock = _thread.RLock
@@ -33,7 +34,9 @@ os_read = os.read
 os_write = os.write
 os_readv = getattr(os, "readv", None)
 os_preadv = getattr(os, "preadv", None)
+os_pread: Any = getattr(os, "pread", None)
 os_pwrite = getattr(os, "pwrite", None)
 os_pwritev = getattr(os, "pwritev", None)
+os_ftruncate: Any = getattr(os, "ftruncate", None)
 os_fsync = os.fsync
 os_fdatasync = getattr(os, "fdatasync", os.fsync)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rimstone.hub import get_hub, sleep, spawn
+from rimstone.hub import files, get_hub, sleep, spawn
 from rimstone.hub import offload as module
 from rimstone.hub.files import call_file, hub_that_waits, read_bytes, read_file, sync_file, write_file
 from rimstone.hub.offload import MOST_FILE_THREADS, offload_shielded
@@ -39,7 +39,13 @@ class CompletingModel:
 
 
 @pytest.fixture
-def completing():
+def careful(monkeypatch):
+    """A small write has taken long a moment ago."""
+    monkeypatch.setattr(files._writes, "careful_until", float("inf"))
+
+
+@pytest.fixture
+def completing(careful):
     """A hub whose model completes files, and in which others could run."""
     return SimpleNamespace(io=CompletingModel(), tasks={1}, on_idle=None)
 
@@ -130,13 +136,60 @@ def test_what_does_not_know_its_size_takes_a_thread():
     sibling.kill()
 
 
-def test_other_models_leave_it_to_threads(tmp_path):
+def test_small_write_is_made_at_once_unless_the_last_ones_took_long(file, monkeypatch):
+    def body():
+        hub = hub_that_waits()
+        writers.clear()
+        for data in (b"ab", bytes(files.AT_ONCE_BYTES + 1)):
+            assert write_file(hub, file, memoryview(data)) == len(data)
+            assert write_file(hub, file, memoryview(data), 0) == len(data)
+        return [writer == threading.get_ident() for writer in writers]
+
+    def recorded(native):
+        def write(*args):
+            writers.append(threading.get_ident())
+            if slow:
+                now[0] += 0.01
+            return native(*args)
+
+        return write
+
+    writers, slow, now = [], [], [1000.0]
+    monkeypatch.setattr(files, "os_write", recorded(files.os_write))
+    monkeypatch.setattr(files, "os_pwrite", recorded(files.os_pwrite))
+    monkeypatch.setattr(files, "_writes", files._Writes())
+    monkeypatch.setattr(files.clock, "monotonic", lambda: now[0])
+    sibling = spawn(sleep, 60)
+    assert spawn(body).get() == [True, True, False, False]
+    slow.append(1)
+    assert spawn(body).get() == [True, False, False, False]
+    slow.clear()
+    assert spawn(body).get() == [False, False, False, False]
+    now[0] += 1.1
+    assert spawn(body).get() == [True, True, False, False]
+    sibling.kill()
+
+
+def test_small_writes_let_siblings_have_their_turn(file):
+    written = []
+
+    def write():
+        hub = hub_that_waits()
+        written.extend(write_file(hub, file, memoryview(b"line\n"), number) for number in range(1000))
+
+    task = spawn(write)
+    sleep(0)
+    assert 0 < len(written) < 1000
+    task.get()
+
+
+def test_other_models_leave_it_to_threads(careful, tmp_path):
     def body():
         hub = hub_that_waits()
         assert not hub.io.completes_files
         buffer = bytearray(4)
-        assert write_file(hub, fd, b"0123456789") == 10
-        assert write_file(hub, fd, b"ab", 3) == 2
+        assert write_file(hub, fd, memoryview(b"0123456789")) == 10
+        assert write_file(hub, fd, memoryview(b"ab"), 3) == 2
         assert (read_file(hub, fd, buffer, 2), buffer) == (4, b"2ab5")
         assert read_file(hub, fd, buffer) == 0
         sync_file(hub, fd)

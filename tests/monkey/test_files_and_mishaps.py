@@ -98,9 +98,10 @@ def test_ctrl_c_while_others_queue_for_the_file():
     import sys
 
     from rimstone import sleep, spawn
+    from rimstone.hub import get_hub
     from rimstone.monkey._turns import Turns
 
-    order = []
+    order, hub = [], get_hub()
 
     class File:
         def method(self, name):
@@ -113,11 +114,11 @@ def test_ctrl_c_while_others_queue_for_the_file():
         trace = sys.gettrace()
         sys.settrace(None)
         turns.append(Turns())
-        others.append(spawn(turns[-1].call, file, File.method, ("first",)))
+        others.append(spawn(turns[-1].call, hub, file, File.method, ("first",)))
         sleep(0)
-        others.append(spawn(turns[-1].call, file, File.method, ("second",)))
+        others.append(spawn(turns[-1].call, hub, file, File.method, ("second",)))
         sys.settrace(trace)
-        turns[-1].call(file, File.method, ("third",))
+        turns[-1].call(hub, file, File.method, ("third",))
 
     def check(number):
         while others:  # who is struck may be one of these, whose Ctrl-C is the main program's all the same
@@ -306,12 +307,8 @@ def test_ctrl_c_ends_the_main_programs_operation(call):
     def would_wait(*_):
         raise BlockingIOError
 
-    def interrupt():
-        signal.raise_signal(signal.SIGINT)  # in a task: it is the main program's all the same
-
     def strike():
-        task = spawn(interrupt)
-        task.join()
+        spawn(signal.raise_signal, signal.SIGINT).join()  # in a task: it is the main program's all the same
         sleep(0)
         gate.release()
 
@@ -319,6 +316,7 @@ def test_ctrl_c_ends_the_main_programs_operation(call):
     with open(name, "w") as file:
         file.write("line 1\nline 2\n")
     descriptors.os_preadv = would_wait
+    files._writes.careful_until = float("inf")
     for native in ("os_readv", "os_write"):
         hold(native)
     spawn(sleep, 60)

@@ -2,6 +2,11 @@
 
 An IO model that completes operations (`IOModel.completes_files`) does them itself; for all others a real thread does.
 Either way the task waits until the operation is done, whatever is thrown into it meanwhile.
+
+A small write goes into the page cache and waits for nothing as a rule, but no file system in wide use can say so
+beforehand. To be on the safe side each time would cost five times as much as the write, and a switch for every line
+that is logged. So it is made at once, and its time taken: after one that took long (the disk does not keep up; the file
+is O_SYNC) all are made by others for a second. The siblings' price is one slow write a second.
 """
 
 import os
@@ -10,12 +15,57 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from rimstone import clock
 from rimstone._originals import os_fdatasync, os_fsync, os_preadv, os_pwrite, os_readv, os_write
 from rimstone.hub import guard
 from rimstone.hub.offload import offload_shielded
 from rimstone.hub.scheduler import Hub, current_hub
 
-__all__ = ["call_file", "hub_that_waits", "raise_interrupt", "read_bytes", "read_file", "sync_file", "write_file"]
+__all__ = [
+    "AT_ONCE_BYTES",
+    "call_file",
+    "charge",
+    "hub_that_waits",
+    "raise_interrupt",
+    "read_bytes",
+    "read_file",
+    "sync_file",
+    "take_turn",
+    "write_file",
+]
+
+AT_ONCE_BYTES = 128 * 1024  # what is copied from or to the cache in the hub's own thread: some 20 us
+_BUDGET_BYTES = 1024
+_SLOW_SECONDS = 0.002
+_CAREFUL_SECONDS = 1.0
+
+
+class _Writes:
+    """When the last small write was seen to wait, in this process.
+
+    Attributes:
+        careful_until: On `clock.monotonic`; until then no write is made in a hub's own thread.
+    """
+
+    def __init__(self) -> None:
+        self.careful_until = 0.0
+
+    def at_once(self, native: Any, *args: Any) -> int:
+        """Make one, and take its time."""
+        begun = clock.monotonic()
+        try:
+            return native(*args)  # type: ignore[no-any-return]
+        finally:
+            ended = clock.monotonic()
+            if ended - begun > _SLOW_SECONDS:
+                self.careful_until = ended + _CAREFUL_SECONDS
+
+    def may_be_at_once(self, size: int) -> bool:
+        """Whether a write of *size* bytes is likely to wait for nothing."""
+        return size <= AT_ONCE_BYTES and clock.monotonic() >= self.careful_until
+
+
+_writes = _Writes()
 
 
 def hub_that_waits() -> Hub | None:
@@ -28,6 +78,19 @@ def hub_that_waits() -> Hub | None:
     if hub is None or not hub.is_running(hub.current) or guard.place() is not None:
         return None
     return hub
+
+
+def take_turn(hub: Hub) -> None:
+    """Before an operation that may succeed without a wait: now and then let the other tasks run (see `Hub.budget`)."""
+    if hub.budget <= 0:
+        hub.give_way()
+    hub.budget -= 1
+
+
+def charge(hub: Hub, count: int) -> int:
+    """Bytes from the cache cost the budget too: a turn is as long as copying 64 KB, and working on them, takes."""
+    hub.budget -= count // _BUDGET_BYTES
+    return count
 
 
 def call_file(hub: Hub, function: Callable[..., Any], *args: Any) -> Any:
@@ -96,9 +159,15 @@ def read_bytes(hub: Hub, fd: int, length: int, offset: int, native: Callable[...
 def write_file(hub: Hub, fd: int, data: memoryview, offset: int = -1) -> int:
     """Write *data* at *offset*, or at the descriptor's own position if that is -1; returns the count.
 
+    May let other tasks run, also when it has no need to (see `Hub.budget`).
+
     Raises:
         OSError: as write(2).
     """
+    if _writes.may_be_at_once(data.nbytes):
+        take_turn(hub)
+        charge(hub, data.nbytes)
+        return _writes.at_once(os_write, fd, data) if offset < 0 else _writes.at_once(os_pwrite, fd, data, offset)
     if hub.io.completes_files and not _is_alone(hub):
         if offset >= 0 or _appends(fd):
             return hub.io.write_file(fd, data, offset)

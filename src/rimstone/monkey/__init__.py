@@ -16,15 +16,15 @@ __all__ = ["is_patched", "patch_all"]
 _done: list[str] = []  # what has been patched, in order; patching is for the whole process and for good
 
 
-def patch_all(*, files: bool = False) -> None:
-    """Patch fork, sleep, sockets, DNS, TLS, selectors, locks, joins and thread-local storage, once.
+def patch_all(*, files: bool = True) -> None:
+    """Patch sleep, files and pipes, sockets, DNS, TLS, selectors, locks, joins, imports, fork, thread-local storage.
 
-    Call it first thing in a program. rimstone's own pools do it in their worker processes, never in yours.
+    Once, and for good. Call it first thing in a program. rimstone's own pools do it in their worker processes, never in
+    yours.
 
     Args:
-        files: Also `open`, `os.read`, `os.write` and their kin, so that files and pipes let other tasks run. On trial,
-            hence not the default: an import that reads a file while another task imports the same module may see it
-            half made, and what else is known stands in docs/guides/coroutines.md.
+        files: Also `open`, `os.read`, `os.write` and their kin. False leaves them as they are: a task that waits for a
+            disk or a pipe then holds its thread, and nothing that only computes and logs ever switches.
     """
     _patch("fork", _os.patch_fork)
     if files:

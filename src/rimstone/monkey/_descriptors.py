@@ -28,24 +28,20 @@ from typing import Any
 
 from rimstone._originals import os_preadv, os_pwritev, os_readv, os_write, poll, select_select
 from rimstone.errors import CannotWait
-from rimstone.hub.files import call_file, read_file
+from rimstone.hub.files import AT_ONCE_BYTES, call_file, charge, read_file, take_turn
 from rimstone.hub.scheduler import Hub
 from rimstone.iomodel.base import READ, WRITE, Buffer
 
 __all__ = [
-    "AT_ONCE_BYTES",
     "is_on_disk",
     "length_to_read",
     "read_at",
     "read_into",
     "read_stream",
-    "take_turn",
     "write_stream",
 ]
 
-AT_ONCE_BYTES = 128 * 1024  # what is copied from the cache in the hub's own thread: some 20 us
 _COPIED_BYTES = 1024 * 1024  # what is read of a pipe at once
-_BUDGET_BYTES = 1024
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
 _WOULD_WAIT = -1
@@ -74,19 +70,6 @@ def length_to_read(fd: int, length: int, on_disk: bool | None = None) -> int:
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd):
         return min(length, _COPIED_BYTES)
     return 0  # such as /dev/zero
-
-
-def take_turn(hub: Hub) -> None:
-    """Before an operation that may succeed without a wait: now and then let the other tasks run (see `Hub.budget`)."""
-    if hub.budget <= 0:
-        hub.give_way()
-    hub.budget -= 1
-
-
-def _charge(hub: Hub, count: int) -> int:
-    """Bytes from the cache cost the budget too: a turn is as long as copying 64 KB, and working on them, takes."""
-    hub.budget -= count // _BUDGET_BYTES
-    return count
 
 
 def _try_read(fd: int, buffers: Sequence[Buffer], offset: int = -1) -> int:
@@ -121,7 +104,7 @@ def read_into(hub: Hub, fd: int, view: memoryview, on_disk: bool | None = None) 
         on_disk = is_on_disk(fd)
     count = _WOULD_WAIT if on_disk and size > AT_ONCE_BYTES else _try_read(fd, (view,))
     if count == size:
-        return _charge(hub, count)
+        return charge(hub, count)
     if on_disk is None:
         on_disk = is_on_disk(fd)
     if not on_disk:
@@ -160,7 +143,7 @@ def read_at(hub: Hub, fd: int, view: memoryview, offset: int) -> int:
     take_turn(hub)
     count = _try_read(fd, (view,), offset) if view.nbytes <= AT_ONCE_BYTES else _WOULD_WAIT
     if count == view.nbytes or (count >= 0 and _is_end(fd, offset + count)):
-        return _charge(hub, count)
+        return charge(hub, count)
     if count <= 0:
         return read_file(hub, fd, view, offset)
     try:

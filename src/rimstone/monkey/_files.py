@@ -24,10 +24,10 @@ from collections.abc import Callable
 from functools import lru_cache, partial, wraps
 from typing import Any
 
-from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, read_bytes, write_file
+from rimstone.hub.files import AT_ONCE_BYTES, call_file, hub_that_waits, raise_interrupt, read_bytes, write_file
 from rimstone.hub.scheduler import here
 from rimstone.monkey._builtin import Builtin
-from rimstone.monkey._descriptors import AT_ONCE_BYTES, is_on_disk, length_to_read, read_into, write_stream
+from rimstone.monkey._descriptors import is_on_disk, length_to_read, read_into, write_stream
 from rimstone.monkey._turns import Turns
 
 __all__ = ["BufferedRandom", "BufferedReader", "BufferedWriter", "FileIO", "TextIOWrapper", "patch"]
@@ -234,8 +234,10 @@ def _queued(original: Any) -> Any:
         _ending: Any = sys.is_finalizing,  # finalizers run when the names of this module are gone
         _waits: Any = hub_that_waits,
     ) -> Any:
-        if self._taken() or (_hub() is not None and not _ending() and _waits() is not None):
-            return self._turns.call(self, original, args)
+        ending = _ending()  # then nobody leaves any more
+        hub = None if _hub() is None or ending else _waits()
+        if hub is not None or (self._taken() and not ending):
+            return self._turns.call(hub, self, original, args)
         return original(self, *args)
 
     return method
@@ -255,12 +257,14 @@ def _closing(original: Any) -> Any:
             return
         if self._finalizing:
             turns.finalizing = True
-        if turns.taken():
-            turns.call(self, original, ())
+        ending = _ending()
+        hub = None if _hub() is None or ending else _waits()
+        if turns.taken() and not ending:
+            turns.call(hub, self, original, ())
             return
         original(self)
-        if not turns.finalizing and _hub() is not None and not _ending() and _waits() is not None:
-            raise_interrupt(_hub())
+        if not turns.finalizing and hub is not None:
+            raise_interrupt(hub)
 
     return close
 
@@ -303,7 +307,7 @@ class TextIOWrapper(_Queued, io.TextIOWrapper):
     def reconfigure(self, **changes: Any) -> None:
         native = super().reconfigure
         if self._taken():
-            self._turns.call(self, lambda _: native(**changes), ())
+            self._turns.call(hub_that_waits(), self, lambda _: native(**changes), ())
         else:
             native(**changes)
 

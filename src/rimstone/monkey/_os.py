@@ -9,19 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rimstone._originals import os_preadv, os_pwritev, os_read, os_readv, os_write
-from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, read_bytes, sync_file, write_file
+from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, read_bytes, sync_file, take_turn, write_file
 from rimstone.hub.guard import guarded
 from rimstone.hub.scheduler import current_hub
 from rimstone.monkey._builtin import Builtin
-from rimstone.monkey._descriptors import (
-    is_on_disk,
-    length_to_read,
-    read_at,
-    read_into,
-    read_stream,
-    take_turn,
-    write_stream,
-)
+from rimstone.monkey._descriptors import is_on_disk, length_to_read, read_at, read_into, read_stream, write_stream
 
 __all__ = ["patch"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from rimstone._originals import get_ident
 from rimstone.hub import Waiter, waiter
-from rimstone.hub.files import hub_that_waits, raise_interrupt
+from rimstone.hub.files import raise_interrupt
 from rimstone.hub.scheduler import current_hub
 
 __all__ = ["Turns"]
@@ -73,14 +73,14 @@ class Turns:
                 self._leave(task)
                 raise
 
-    def call(self, file: Any, method: Any, args: tuple[Any, ...]) -> Any:
-        """Return `method(file, *args)`, when it is the calling task's turn.
+    def call(self, hub: Any, file: Any, method: Any, args: tuple[Any, ...]) -> Any:
+        """Return `method(file, *args)`, when it is the calling task's turn; *hub*: what `hub_that_waits` says.
 
         Raises:
-            RuntimeError: a task of this thread is inside, and this place cannot wait for it (a signal handler).
+            RuntimeError: a task of this thread is inside, and this place cannot wait for it (a signal handler); or a
+                task was that a forked child does not have.
         """
         inside = self._inside
-        hub = hub_that_waits()
         if hub is None:
             here = current_hub()
             if here is not None:
@@ -92,7 +92,7 @@ class Turns:
             return method(file, *args)
         try:
             if inside.setdefault(_WHO, me) != me:
-                self._queue_up(me)
+                self._queue_up(me, file)
             result = method(file, *args)
         finally:
             try:
@@ -100,11 +100,16 @@ class Turns:
             except BaseException:
                 self._leave(me)
                 raise
-        if hub is not None:
+        if hub is not None and hub.current.pending is not None:
             raise_interrupt(hub)
         return result
 
-    def _queue_up(self, me: Any) -> None:
+    def _queue_up(self, me: Any, file: Any) -> None:
+        if getattr(getattr(self._inside.get(_WHO), "hub", None), "forked", False):
+            raise RuntimeError(
+                f"{file!r} was in use by a task when this process was forked, and only the parent has that task; "
+                "open the file anew"
+            )
         queued = _Queued(me)
         try:
             self._queue.append(queued)
@@ -129,8 +134,8 @@ class Turns:
         """
         inside, queue = self._inside, self._queue
         while True:
-            following = next(iter(tuple(queue)), None)
             who = inside.get(_WHO)
+            following = next(iter(tuple(queue)), None) if queue else None
             if following is None:
                 if who != me:
                     return

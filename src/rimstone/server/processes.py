@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rimstone import clock
-from rimstone._originals import Thread
+from rimstone._originals import Thread, os_ftruncate
 from rimstone.errors import WorkerStartFailed
 from rimstone.iomodel import IOModel
 from rimstone.iomodel._wakeup import Wakeup
@@ -116,7 +116,7 @@ class ProcessesService:
                 self._cells_fd = fcntl.fcntl(memory_file, fcntl.F_DUPFD_CLOEXEC, 3)
             finally:
                 os.close(memory_file)
-            os.ftruncate(self._cells_fd, _CELL_BYTES * len(self.cells))
+            os_ftruncate(self._cells_fd, _CELL_BYTES * len(self.cells))
             self.cells = memoryview(mmap.mmap(self._cells_fd, 0)).cast("q")
             service = WorkerService(handler, self._listener_fd, self._cells_fd, threads, model)
             self._function = CodeBook().encode(service)

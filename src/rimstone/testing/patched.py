@@ -37,7 +37,7 @@ def run_script(source: str, *, timeout: float = TIME_LIMIT_SECONDS) -> "subproce
 
 
 def in_patched_process(
-    *helpers: Callable[..., Any], before: str = "", files: bool = False
+    *helpers: Callable[..., Any], before: str = "", files: bool = True
 ) -> Callable[[Callable[..., None]], Any]:
     """Make the decorated test run in a patched child process.
 

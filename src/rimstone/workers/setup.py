@@ -6,6 +6,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+from rimstone._originals import os_ftruncate
+
 __all__ = ["Mark", "Setup", "StartedSlots", "main_script"]
 
 
@@ -63,7 +65,7 @@ class StartedSlots:
     def create(cls, slots: int) -> "StartedSlots":
         """New shared memory, all zero, whose file a worker can inherit."""
         file = os.memfd_create("rimstone-started", os.MFD_CLOEXEC)
-        os.ftruncate(file, slots)
+        os_ftruncate(file, slots)
         return cls(file, slots)
 
     def __setitem__(self, slot: int, mark: Mark) -> None:

@@ -19,7 +19,7 @@ import pickle
 import socket
 from typing import Any
 
-from rimstone._originals import RawSocket, os_write, sleep, socketpair
+from rimstone._originals import RawSocket, os_pread, os_write, sleep, socketpair
 
 __all__ = ["Channel", "ChannelClosed", "Kind", "channel_pair"]
 
@@ -206,7 +206,7 @@ def _read_file(file: int) -> bytes:
         parts = []
         offset = 0
         while offset < size:
-            part = os.pread(file, size - offset, offset)
+            part = os_pread(file, size - offset, offset)
             if not part:
                 break
             parts.append(part)
