@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from rimstone.hub import Hub, close_hub, current_hub, get_hub, sleep, spawn
+from rimstone.hub.files import raise_interrupt
 from rimstone.iomodel.uring import UringModel
 from rimstone.testing.iomodel_suite import until_parked
 
@@ -145,6 +146,19 @@ def test_two_errors_thrown_meanwhile_come_one_after_the_other(hub: Hub, pipe):
     os.write(pipe[1], b"x")
     task.join()
     assert caught == [ValueError, KeyError]
+
+
+def test_ctrl_c_in_the_main_program_comes_after_the_data(hub: Hub, pipe):
+    def strike():
+        spawn(signal.raise_signal, signal.SIGINT).join()
+        os.write(pipe[1], b"abc")
+
+    buffer = bytearray(3)
+    spawn(strike)
+    assert hub.io.read_file(pipe[0], buffer, 0) == 3
+    assert buffer == b"abc"
+    with pytest.raises(KeyboardInterrupt):
+        raise_interrupt(hub)
 
 
 def test_closed_meanwhile_it_works_on_the_file_that_was_open(hub: Hub, pipe):

@@ -291,6 +291,7 @@ def test_ctrl_c_ends_the_main_programs_operation(call):
     from rimstone import sleep, spawn
     from rimstone.hub import files
 
+    os.environ["RIMSTONE_IO_MODEL"] = "poll"  # one that leaves files to threads
     gate = _thread.allocate_lock()
     gate.acquire()
 

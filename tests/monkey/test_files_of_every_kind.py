@@ -69,14 +69,14 @@ def test_modules_that_read_and_write_files():
             shutil.copytree(folder, f"{folder}-copy")
             assert sorted(os.listdir(folder)) == sorted(os.listdir(f"{folder}-copy"))
             shutil.rmtree(f"{folder}-copy")
-            database = sqlite3.connect(f"{folder}/db")
-            database.execute("create table t(x)")
-            database.close()
+            sqlite3.connect(f"{folder}/db").close()
             handler = logging.FileHandler(f"{folder}/log")
             logger = logging.getLogger("logger")
+            logger.propagate = False
             logger.addHandler(handler)
             for number in range(100):
                 logger.error("line %d", number)
+            logger.removeHandler(handler)
             handler.close()
             assert len(pathlib.Path(folder, "log").read_text().splitlines()) == 100
 

@@ -17,8 +17,10 @@ in_patched_process = functools.partial(in_patched, files=True)
 def gate_in(module, name):
     """Hold what is called as *name* in *module* until a sibling lets it go; returns (the threads seen, let_go)."""
     import _thread
+    import os
     import threading
 
+    os.environ["RIMSTONE_IO_MODEL"] = "poll"  # one that leaves files to threads
     original, gate, seen = getattr(module, name), _thread.allocate_lock(), []
     gate.acquire()
 

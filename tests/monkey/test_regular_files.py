@@ -13,11 +13,13 @@ in_patched_process = functools.partial(in_patched, files=True)
 def reads_by_thread():
     """Nothing is in the page cache; the read calls wait for a gate. Returns (the threads that read, open the gate)."""
     import _thread
+    import os
     import threading
 
     import rimstone.monkey._descriptors as descriptors
     from rimstone.hub import files
 
+    os.environ["RIMSTONE_IO_MODEL"] = "poll"  # one that leaves files to threads
     gate, seen, native = _thread.allocate_lock(), [], files.os_readv
     gate.acquire()
 
@@ -38,10 +40,12 @@ def reads_by_thread():
 def writes_by_thread():
     """Writing waits for a gate. Returns (the threads that write, open the gate)."""
     import _thread
+    import os
     import threading
 
     from rimstone.hub import files
 
+    os.environ["RIMSTONE_IO_MODEL"] = "poll"
     gate, seen, native = _thread.allocate_lock(), [], files.os_write
     gate.acquire()
 
