@@ -1,5 +1,6 @@
-"""How late a sibling's timer is while 1 GB is read. Arguments: patched, unpatched; how it is read; cold, cached; MB.
+"""How late a sibling's timer is while 1 GB is read. Arguments: who reads it; how; cold, cached; MB.
 
+Who: `unpatched` (the thread that runs the tasks), `threads`, `uring`.
 How: `whole` (one `read()`), `pieces` (1 MB each), `lines` (of 100 characters), `os` (`os.read`, 64 KB each).
 """
 
@@ -9,14 +10,22 @@ import sys
 import tempfile
 import time
 
-if sys.argv[1] == "patched":
+who, how, cache = sys.argv[1:4]
+if who != "unpatched":
     import rimstone.monkey
 
-    rimstone.monkey.patch_all(files=True)
+    rimstone.monkey.patch_all()
 from rimstone import sleep, spawn
+from rimstone.hub import get_hub
+from rimstone.iomodel.uring import UringModel
 
 PERIOD_SECONDS = 0.001
-how, cache = sys.argv[2:4]
+if who == "uring":
+    if why := UringModel.why_unavailable():
+        sys.exit(print(json.dumps({"skipped": why})))
+    get_hub(UringModel)
+elif who == "threads" and get_hub().io.completes_files:
+    sys.exit(print(json.dumps({"skipped": f"the IO model {get_hub().io.name} reads files itself"})))
 size = int(sys.argv[4] if len(sys.argv) > 4 else 1024) * 2**20
 
 
