@@ -158,7 +158,7 @@ def test_ctrl_c_in_the_main_program_comes_after_the_data(hub: Hub, pipe):
     assert hub.io.read_file(pipe[0], buffer, 0) == 3
     assert buffer == b"abc"
     with pytest.raises(KeyboardInterrupt):
-        raise_interrupt(hub)
+        raise_interrupt(hub, None)
 
 
 def test_closed_meanwhile_it_works_on_the_file_that_was_open(hub: Hub, pipe):

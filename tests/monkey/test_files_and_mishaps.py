@@ -348,3 +348,34 @@ def test_ctrl_c_ends_the_main_programs_operation(call):
     os.close(fd)
     raw.close()
     os.unlink(name)
+
+
+@in_patched_process()
+def test_ctrl_c_that_came_before_is_not_lost_in_a_finalizer():
+    import os
+    import signal
+    import threading
+
+    from rimstone import sleep, spawn
+
+    class Writer:
+        def __del__(self):
+            os.write(fd, b"x")
+
+    fd = os.open(os.devnull, os.O_WRONLY)
+    event, writer = threading.Event(), Writer()
+
+    def strike():
+        event.set()  # granted first: so the wait returns, and the Ctrl-C is for the next one
+        signal.raise_signal(signal.SIGINT)
+
+    spawn(strike)
+    try:
+        event.wait()
+        del writer
+        sleep(0)
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError("it is lost")
+    os.close(fd)

@@ -105,16 +105,22 @@ def _is_alone(hub: Hub) -> bool:
     return not hub.tasks and hub.on_idle is None
 
 
-def raise_interrupt(hub: Hub) -> None:
+def raise_interrupt(hub: Hub, before: BaseException | None) -> None:
     """Raise, in a thread's main program, the Ctrl-C or exit that came during an operation on a file, which is done.
 
     Elsewhere what came meanwhile waits for the task's next wait. A main program may compute for long before it waits,
     and Ctrl-C is to end it as it does after a `read` in C. For whoever has called an operation as a whole: within one,
     a buffer would not know that what it had written was written.
+
+    Args:
+        hub: The calling task's.
+        before: The root's `pending` before the operation. If that still waits to be raised, it is not for this place: a
+            finalizer may have called, where what is raised is lost.
     """
-    task = hub.current
-    if task is hub.root and isinstance(task.pending, (KeyboardInterrupt, SystemExit)):
-        task.raise_pending()
+    root = hub.root
+    error = root.pending
+    if error is not before and isinstance(error, (KeyboardInterrupt, SystemExit)) and hub.is_running(root):
+        root.raise_pending()
 
 
 def read_file(hub: Hub, fd: int, buffer: memoryview, offset: int = -1) -> int:

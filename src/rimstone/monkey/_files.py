@@ -55,13 +55,14 @@ class FileIO(io.FileIO):
         if self._on_disk is None:
             self._on_disk = is_on_disk(self.fileno())
         turns = self._turns
+        before = hub.root.pending
         try:
             if turns is not None:
                 return turns.operate(hub.current, operation, otherwise, hub, *args)
             result = operation(hub, *args)
         except BlockingIOError:
             result = None
-        raise_interrupt(hub)  # under a buffer it is the buffer's turn that ends so
+        raise_interrupt(hub, before)  # under a buffer it is the buffer's turn that ends so
         return result
 
     def readinto(self, buffer: Any) -> Any:
@@ -262,9 +263,10 @@ def _closing(original: Any) -> Any:
         if turns.taken() and not ending:
             turns.call(hub, self, original, ())
             return
+        before = None if hub is None else hub.root.pending
         original(self)
         if not turns.finalizing and hub is not None:
-            raise_interrupt(hub)
+            raise_interrupt(hub, before)
 
     return close
 

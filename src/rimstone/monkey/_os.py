@@ -172,10 +172,12 @@ def _whole(replacement: Callable[..., Any]) -> Callable[..., Any]:
     """*replacement*, after which an interrupted main program is at an end."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        result = replacement(*args, **kwargs)
         hub = current_hub()
-        if hub is not None:
-            raise_interrupt(hub)
+        if hub is None:
+            return replacement(*args, **kwargs)
+        before = hub.root.pending
+        result = replacement(*args, **kwargs)
+        raise_interrupt(hub, before)
         return result
 
     return call

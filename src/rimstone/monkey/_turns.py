@@ -90,6 +90,7 @@ class Turns:
         me = get_ident() if hub is None else hub.current
         if inside.get(_WHO) == me:  # C calls back: `close` calls `flush`
             return method(file, *args)
+        before = None if hub is None else hub.root.pending
         try:
             if inside.setdefault(_WHO, me) != me:
                 self._queue_up(me, file)
@@ -100,8 +101,8 @@ class Turns:
             except BaseException:
                 self._leave(me)
                 raise
-        if hub is not None and hub.current.pending is not None:
-            raise_interrupt(hub)
+        if hub is not None and hub.root.pending is not before:
+            raise_interrupt(hub, before)
         return result
 
     def _queue_up(self, me: Any, file: Any) -> None:
