@@ -140,8 +140,7 @@ def test_nothing_is_left_to_do_when_the_program_ends(wait_until, monkeypatch, op
     server.start()
     assert len(left) == 1
     server.stop(0, wait=False)
-    rimstone.sleep(0)
-    wait_until(lambda: not left)
+    wait_until(lambda: rimstone.sleep(0) or not left)
     assert server.state == "closed"
 
 
