@@ -44,6 +44,15 @@ def pipe():
         os.close(fd)
 
 
+def test_what_is_appended_is_not_torn(hub: Hub, tmp_path):
+    size = 3 * _PIECE_BYTES
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writers = [spawn(hub.io.write_file, fd, letter * size, -1) for letter in (b"a", b"b")]
+    assert [writer.get() for writer in writers] == [size, size]
+    os.close(fd)
+    assert (tmp_path / "log").read_bytes() in {b"a" * size + b"b" * size, b"b" * size + b"a" * size}
+
+
 @pytest.mark.parametrize("size", [0, 1, 5000, 131_072, 131_073, _PIECE_BYTES, 3 * _PIECE_BYTES + 7])
 def test_what_is_written_is_read(hub: Hub, file, size):
     data = os.urandom(size)

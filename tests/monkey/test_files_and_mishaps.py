@@ -172,6 +172,32 @@ def test_reader_of_a_closed_descriptor_gets_nothing_of_the_next_one(model, how):
 
 
 @in_patched_process()
+@pytest.mark.parametrize("model", MODELS)
+def test_writer_of_a_closed_pipe_has_written_a_part_and_is_not_struck_later(model):
+    import os
+    import time
+
+    from rimstone import iomodel, spawn
+    from rimstone.hub import get_hub
+
+    if iomodel.available()[model] is not None:
+        return
+    get_hub(model)
+    reading, writing = os.pipe()
+
+    def write():
+        count = os.write(writing, bytes(1 << 20))
+        time.sleep(0.01)  # where somebody else's error would strike
+        return count
+
+    writer = spawn(write)
+    time.sleep(0.01)
+    os.close(writing)
+    assert 0 < writer.get() < 1 << 20
+    os.close(reading)
+
+
+@in_patched_process()
 def test_kernel_whose_nowait_reads_end_early():
     import os
     import tempfile

@@ -1,9 +1,11 @@
 """At most so many connections are accepted; the kernel keeps the others until there is room."""
 
+import logging
 import threading
 
 import pytest
 
+import rimstone
 from rimstone.server import StreamServer
 from rimstone.server.service import default_limit, shares
 
@@ -40,6 +42,23 @@ def test_being_full_is_said_once(running, connect, talk, model, caplog):
     assert len(said) == 1
     assert server.name in said[0]
     assert "1 connections are open, as many as one hub may have here" in said[0]
+
+
+def test_it_goes_on_when_all_handlers_end_while_a_log_handler_waits(running, connect, talk):
+    class Slow(logging.Handler):
+        def emit(self, record):
+            while server.connections:
+                rimstone.sleep(0.01)
+
+    log, slow = logging.getLogger("rimstone.server"), Slow()
+    log.addHandler(slow)
+    try:
+        server = running(max_connections=1)
+        for _ in range(3):
+            with connect(server) as client:
+                talk(client)
+    finally:
+        log.removeHandler(slow)
 
 
 def test_the_count_goes_back_to_zero(running, connect, talk, wait_until, model):

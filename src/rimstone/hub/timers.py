@@ -111,7 +111,7 @@ class Timers:
     def _compact(self) -> None:
         pushes = self._pushes
         live = []
-        for timer in self._heap:
+        for timer in tuple(self._heap):  # a signal handler that waits takes some out
             task = _task_of(timer[2])
             if task is not None and task.timer == timer[0]:
                 if task.deadline == NEVER:

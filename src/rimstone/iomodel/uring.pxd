@@ -4,7 +4,7 @@ from rimstone.iomodel._readiness cimport ReadinessModel
 from rimstone.iomodel._ring cimport Operation, Ring
 from rimstone.iomodel.base cimport Scheduler, Waiting
 
-cdef int READ, WRITE, CLOSED, IO, KILLED, TIMEOUT, MSG_DONTWAIT, MSG_WAITALL
+cdef int READ, WRITE, CLOSED, IO, KILLED, TIMEOUT, UNPARKED, MSG_DONTWAIT, MSG_WAITALL
 cdef Py_ssize_t _BUDGET_BYTES, _CROWD, _PIECE_BYTES
 
 

@@ -40,7 +40,7 @@ from rimstone.clock import monotonic
 from rimstone.iomodel import _entry
 from rimstone.iomodel._readiness import ReadinessModel, _both, _gathers
 from rimstone.iomodel._wakeup import Wakeup
-from rimstone.iomodel.base import CLOSED, IO, KILLED, NEVER, READ, TIMEOUT, WRITE, Buffer, Scheduler, Waiting
+from rimstone.iomodel.base import CLOSED, IO, KILLED, NEVER, READ, TIMEOUT, UNPARKED, WRITE, Buffer, Scheduler, Waiting
 
 try:
     from rimstone.iomodel import _ring
@@ -52,6 +52,7 @@ __all__ = ["UringModel"]
 MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _PIECE_BYTES = 1024 * 1024  # of a file
+_ONE_CALL_BYTES = 0x7FFFF000  # what one system call takes at most
 _BUDGET_BYTES = 1024  # copying so many costs one of the budget, where it takes no wait
 _CROWD = 4  # so many operations done in one turn make it worth while to share the next system call
 _AGAIN = frozenset({-errno.ECANCELED, -errno.ENOBUFS, -errno.EINTR})
@@ -177,14 +178,18 @@ class UringModel(ReadinessModel):
 
     def wait(self, fd: int, events: int, deadline: float | None = None) -> bool:
         task = self.scheduler.current
-        operation = self._ring.poll_add(task, None, fd, events)
-        try:
-            self._prepare(operation, NEVER if deadline is None else deadline)
-            self._enlist(fd, events, task)
-            reason = self.scheduler.wait()
-        finally:
-            self._delist(fd, task)
-            self._ring.withdraw(operation)
+        reason = UNPARKED
+        while reason == UNPARKED:  # for no reason: it might not be ready
+            operation = self._ring.poll_add(task, None, fd, events)
+            try:
+                self._prepare(operation, NEVER if deadline is None else deadline)
+                self._enlist(fd, events, task)
+                reason = self.scheduler.wait()
+            finally:
+                self._delist(fd, task)
+                self._ring.withdraw(operation)
+            if operation.result >= 0:
+                break
         if reason == KILLED:
             task.raise_pending()
         if reason == CLOSED:
@@ -448,6 +453,7 @@ class UringModel(ReadinessModel):
 
     def _use_file(self, fd: int, buffer: Buffer, offset: int, writes: bool) -> int:
         size = _size(buffer)
+        most = _ONE_CALL_BYTES if writes and offset < 0 else _PIECE_BYTES  # what is appended must not be torn
         done = 0
         before = os.fstat(fd)
         while done < size:
@@ -458,13 +464,14 @@ class UringModel(ReadinessModel):
                 fd,
                 buffer,
                 done,
-                min(size - done, _PIECE_BYTES),
+                min(size - done, most),
                 -1 if offset < 0 else offset + done,
                 writes,
             )
             self._ring.submit()
             result = self._finish_file(operation)
             if result in {-errno.EINTR, -errno.EAGAIN}:
+                self.scheduler.give_way()  # nobody says how often that is
                 continue
             if result < 0 and not done:
                 raise OSError(-result, os.strerror(-result))

@@ -221,8 +221,10 @@ def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
                 except BaseException as error:
                     if not written:
                         raise
-                    if not isinstance(error, CannotWait):
-                        hub.current.throw_in(error)  # what was written is not to be written again
+                    # What was written is not to be written again. That the descriptor is gone the next call learns.
+                    is_gone = isinstance(error, OSError) and error.errno == errno.EBADF
+                    if not (is_gone or isinstance(error, CannotWait)):
+                        hub.current.throw_in(error)
                     return written
                 continue
             written += count

@@ -95,7 +95,8 @@ class TaskService:
             while True:
                 if len(self._open) >= self._limit:
                     self._warnings.say_full(self._limit)
-                    self._wait_for_news(NEVER)
+                    if len(self._open) >= self._limit:  # a log handler may have waited, and the last of them ended
+                        self._wait_for_news(NEVER)
                     continue
                 try:
                     fd, peer = self._hub.io.accept(self._sock, None)
@@ -216,11 +217,16 @@ class TaskService:
         """Close everything, whoever uses it still. Again does nothing."""
         with contextlib.suppress(OSError):
             self._sock.close()
-        if self._open:
-            log.warning(
-                "%s: %d handlers (%s) did not end when they should; their connections are closed",
-                *(self._name, len(self._open), handler_name(self._handler)),
-            )
-            for task, sock in tuple(self._open.items()):
-                self._end(task, sock)
-        self.done.set()
+        left = tuple(self._open.items())
+        try:
+            if left:  # a log handler that would wait may raise here, where nobody can
+                log.warning(
+                    "%s: %d handlers (%s) did not end when they should; their connections are closed",
+                    *(self._name, len(left), handler_name(self._handler)),
+                )
+        finally:
+            try:
+                for task, sock in left:
+                    self._end(task, sock)
+            finally:
+                self.done.set()
