@@ -11,8 +11,9 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from rimstone.bench.processes import Failed, cpus, output_of, started
+from rimstone.bench.processes import Failed, Program, cpus, output_of, started
 
 __all__ = ["SIZE_BYTES", "run_counted", "said_by_load"]
 
@@ -54,10 +55,7 @@ def run_counted(
             arguments = [port, str(connections), str(SIZE_BYTES), "0", "0", "--messages", str(messages)]
             # Ended before the connections close; the tools report on a program that dies of a signal too.
             arguments += ["--pid", str(pid), "--end", *options]
-            try:
-                raw = json.loads(output_of([load, *arguments], cpus()[1], LOAD_SECONDS))
-            except Failed as reason:
-                raise Failed(f"{said_by_load(reason)}{server.last_words()}") from None
+            raw = said_by_load([load, *arguments], LOAD_SECONDS, server)
             if raw["errors"] or raw["messages"] != messages:
                 raise Failed(f"{raw['errors']} errors, {raw['messages']} of {messages} messages{server.last_words()}")
             try:
@@ -78,9 +76,17 @@ def _ended(pid: int) -> Iterator[None]:
         os.close(pidfd)
 
 
-def said_by_load(reason: Failed) -> str:
-    """What the load generator itself gave as its reason, without its command line; the whole if it gave none."""
-    return str(reason).partition(": load: ")[2] or str(reason)
+def said_by_load(command: Sequence[str], timeout: float, server: Program) -> dict[str, Any]:
+    """Run the load generator against *server*; what it prints.
+
+    Raises:
+        Failed: it gave up; with its own reason, without its command line, and the server's last words.
+    """
+    try:
+        said: dict[str, Any] = json.loads(output_of(command, cpus()[1], timeout))
+    except Failed as reason:
+        raise Failed(f"{str(reason).partition(': load: ')[2] or reason}{server.last_words()}") from None
+    return said
 
 
 def _only_child(pid: int) -> int:

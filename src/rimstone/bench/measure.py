@@ -110,16 +110,12 @@ def _load(measurement: Measurement, seconds: float) -> Round:
         raise Skipped(f"needs {needed:,} descriptors in one process, and the hard limit is {hard:,} (ulimit -Hn)")
     command = [*command_of(measurement), "0", *measurement.arguments]
     generator = str(compiled(FOLDER / "load.c"))
-    server_cpu, load_cpu = cpus()
-    with started(command, server_cpu, dict(measurement.environment)) as server:
+    with started(command, cpus()[0], dict(measurement.environment)) as server:
         port = server.line(START_SECONDS)
         warmup = min(1.0, seconds / 3)
         load = [generator, port, str(measurement.connections), str(SIZE_BYTES), str(warmup), str(seconds)]
         load += ["--pid", str(server.pid), *_load_options(measurement)]
-        try:
-            raw = json.loads(output_of(load, load_cpu, seconds + measurement.hold_seconds + PATIENCE_SECONDS))
-        except Failed as reason:  # the server may know more about it
-            raise Failed(f"{said_by_load(reason)}{server.last_words()}") from None
+        raw = said_by_load(load, seconds + measurement.hold_seconds + PATIENCE_SECONDS, server)
         if raw["errors"] or raw["unanswered"]:
             lost = f"{raw['errors']} wrong replies or lost connections, {raw['unanswered']} messages unanswered"
             raise Failed(lost + server.last_words())

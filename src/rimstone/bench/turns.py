@@ -6,12 +6,11 @@ server, as for rates, measures which of them it happened to be. So both servers 
 other's turn, and the ratio is formed of neighbouring turns.
 """
 
-import json
 from statistics import median
 from typing import Any
 
 from rimstone.bench.counting import SIZE_BYTES, said_by_load
-from rimstone.bench.processes import Failed, Program, cpus, output_of, started
+from rimstone.bench.processes import Failed, Program, cpus, started
 
 __all__ = ["Command", "round_trip_in_turns"]
 
@@ -56,10 +55,7 @@ def round_trip_in_turns(own: Command, rival: Command, load: str, seconds: float)
 
 def _turn(server: Program, port: str, load: str, seconds: float) -> dict[str, Any]:
     arguments = [port, "1", str(SIZE_BYTES), str(seconds / 5), str(seconds), "--pid", str(server.pid)]
-    try:
-        found: dict[str, Any] = json.loads(output_of([load, *arguments], cpus()[1], seconds + PATIENCE_SECONDS))
-    except Failed as reason:
-        raise Failed(f"{said_by_load(reason)}{server.last_words()}") from None
+    found = said_by_load([load, *arguments], seconds + PATIENCE_SECONDS, server)
     if found["errors"] or found["unanswered"] or not found["messages"]:
         raise Failed(f"{found['errors']} errors, {found['messages']} messages answered{server.last_words()}")
     return found

@@ -179,8 +179,7 @@ def _wait(hub: Hub, fd: int, events: int) -> None:
     """
     before = os.fstat(fd)
     hub.io.wait(fd, events)
-    after = os.fstat(fd)
-    if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+    if not os.path.samestat(before, os.fstat(fd)):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 

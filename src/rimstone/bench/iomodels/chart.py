@@ -12,7 +12,7 @@ __all__ = ["draw"]
 
 WIDTH, MARGIN, GAP = 1200, 24, 16
 PANEL_HEIGHT = 250
-_IDLE, _MANY = 500, 5000  # connections
+_SOME, _MANY = 500, 5000  # connections
 GROUPS = ("C", "rimstone", "Python")  # the panels of each row; the pure core is in the table
 BAR_LABELS = 150
 
@@ -51,12 +51,12 @@ def draw(servers: Sequence[Server], figures: Figures, caption: str) -> str:
     rows: list[dict[str, Cost]] = [
         {
             "round trip of one connection alone, median, us": _number(1, "p50_us"),
-            f"99th percentile with {_IDLE:,} connections, ms": _number(_IDLE, "p99_us", 1e-3),
-            f"CPU s a million messages, {_IDLE:,} connections": _number(_IDLE, "value_by_cpu", 1e6, inverse=True),
+            f"99th percentile with {_SOME:,} connections, ms": _number(_SOME, "p99_us", 1e-3),
+            f"CPU s a million messages, {_SOME:,} connections": _number(_SOME, "value_by_cpu", 1e6, inverse=True),
         },
         {
-            f"CPU while {_IDLE:,} connections are silent, % of a core": _number(_IDLE, "idle_cpu_share", 100),
-            f"system calls a message, {_IDLE:,} connections": _calls,
+            f"CPU while {_SOME:,} connections are silent, % of a core": _number(_SOME, "idle_cpu_share", 100),
+            f"system calls a message, {_SOME:,} connections": _calls,
             f"memory a connection, {_MANY:,} connections, KB": _memory,
         },
     ]
@@ -110,7 +110,7 @@ def _number(connections: int, key: str, factor: float = 1, *, inverse: bool = Fa
 
 
 def _calls(figures: Figures, server: str) -> tuple[list[float], str]:
-    values = figures.values(calls_of(server, _IDLE), "value")
+    values = figures.values(calls_of(server, _SOME), "value")
     return values, f"{_middle(values):.2f}"
 
 
