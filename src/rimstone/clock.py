@@ -3,14 +3,20 @@
 `timeout` always means seconds from now, `deadline` a time on this clock.
 """
 
+from math import inf
 from time import monotonic
 
-__all__ = ["deadline_after", "monotonic", "remaining"]
+__all__ = ["deadline_after", "monotonic", "remaining", "until_after"]
 
 
 def deadline_after(timeout: float | None) -> float | None:
     """The deadline that lies *timeout* seconds from now; None stays None (wait for ever)."""
     return None if timeout is None else monotonic() + timeout
+
+
+def until_after(timeout: float | None) -> float:
+    """The same as a plain number: infinity for None."""
+    return inf if timeout is None else monotonic() + timeout
 
 
 def remaining(deadline: float | None) -> float | None:

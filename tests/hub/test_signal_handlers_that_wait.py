@@ -102,11 +102,11 @@ def test_handler_that_waits_just_before_a_task_parks(hub_with, pair, monkeypatch
     may_not_wait = Hub._may_not_wait
     strikes = []
 
-    def struck(self, task, ready):
+    def struck(self, task, *args):
         if task is victim and not strikes:
             strikes.append(task)
             signal.raise_signal(signal.SIGUSR1)
-        return may_not_wait(self, task, ready)
+        return may_not_wait(self, task, *args)
 
     def bring_and_wait():
         os.write(pair[1].fileno(), b"abc")
@@ -131,14 +131,105 @@ def test_handler_that_waits_just_before_a_task_parks(hub_with, pair, monkeypatch
     assert strikes
 
 
+HANDLERS = {
+    "recv": lambda io, sock: io.recv(sock, 10, 0, PATIENCE_SECONDS),
+    "wait": OPERATIONS["wait"],
+    "park": lambda io, sock: sleep(0.01),
+    "reschedule": lambda io, sock: sleep(0),
+}
+
+
+@pytest.fixture
+def struck_at_its_wait(monkeypatch):
+    """Make `spawn(...)` under a model a task that is struck once, just before its first wait or just after."""
+
+    def make(model, when, function, *args):
+        monkeypatch.setenv("RIMSTONE_IO_MODEL", model)
+        close_hub()
+        hub = get_hub()
+        wait = Hub.wait
+        strikes = []
+
+        def struck(self, *waited):
+            reason = wait(self, *waited) if when == "after" else None
+            if self.current is task and not strikes:
+                strikes.append(task)
+                signal.raise_signal(signal.SIGUSR1)
+            return wait(self, *waited) if when == "before" else reason
+
+        monkeypatch.setattr(Hub, "wait", struck)
+        task = spawn(function, hub.io, *args)
+        return task
+
+    yield make
+    close_hub()
+
+
+@only_pure
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("handles", HANDLERS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "uring"])
+def test_operation_of_a_handler_leaves_alone_what_the_interrupted_one_waits_for(
+    struck_at_its_wait, pair, model, operation, handles, when
+):
+    fill(pair[0])  # else it is writable
+    mine, other = socket.socketpair()
+    other.send(b"for the handler")
+    handled = []
+    with mine, other, handler(lambda: handled.append(HANDLERS[handles](get_hub().io, mine))):
+        victim = struck_at_its_wait(model, when, OPERATIONS[operation], pair[0])
+        sleep(0.02)
+        began = clock.monotonic()
+        pair[1].send(b"abc")
+        assert victim.get() in (b"abc", 3, True)
+        assert clock.monotonic() - began < PATIENCE_SECONDS / 2
+    assert handled
+
+
+@only_pure
+@pytest.mark.parametrize("handles", HANDLERS)
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "uring"])
+def test_operation_of_a_handler_leaves_alone_how_long_the_interrupted_one_waits(
+    struck_at_its_wait, pair, model, handles
+):
+    mine, other = socket.socketpair()
+    other.send(b"for the handler")
+    handled = []
+    with mine, other, handler(lambda: handled.append(HANDLERS[handles](get_hub().io, mine))):
+        victim = struck_at_its_wait(model, "before", lambda io: io.recv(pair[0], 10, 0, 0.05))
+        with pytest.raises(TimeoutError, match="timed out"):
+            victim.get(timeout=PATIENCE_SECONDS / 2)
+    assert handled
+
+
+@only_pure
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "uring"])
+def test_handler_that_closes_what_a_task_is_about_to_wait_for(struck_at_its_wait, model, operation):
+    one, other = socket.socketpair()
+
+    def close():
+        get_hub().io.forget(one.fileno())
+        one.close()
+
+    with other, handler(close):
+        fill(one)
+        victim = struck_at_its_wait(model, "before", OPERATIONS[operation], one)
+        began = clock.monotonic()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            victim.get()
+        assert clock.monotonic() - began < PATIENCE_SECONDS / 2
+
+
 @only_pure
 def test_wait_that_has_ended_keeps_its_reason_and_its_deadline_from_a_handler_that_waits(hub, pair, monkeypatch):
     """The task was woken in vain, for another one took the data; then the handler strikes; then it waits again."""
     wait = Hub.wait
     strikes = []
 
-    def struck(self, ready=False):
-        reason = wait(self, ready)
+    def struck(self, *args):
+        reason = wait(self, *args)
         if self.current is victim and not strikes:
             strikes.append(victim)
             signal.raise_signal(signal.SIGUSR1)

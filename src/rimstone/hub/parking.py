@@ -66,12 +66,8 @@ class TaskWaiter:
         task: TaskCore = self._hub.current
         while not self.granted:
             self._hub.check_wait()
-            before, until = task.waiting, task.until  # of a wait that this signal handler has interrupted, perhaps
             task.enlisted = True
-            task.waiting = self
-            task.until = NEVER if deadline is None else deadline
-            reason = self._hub.wait()
-            task.waiting, task.until = before, until
+            reason = self._hub.wait(self, NEVER if deadline is None else deadline)
             if self.granted:  # also if a kill came with it, or before it: what was granted must not be lost
                 return True
             if reason == TIMEOUT:

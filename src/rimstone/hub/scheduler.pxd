@@ -26,10 +26,10 @@ cdef class Hub(Scheduler):
     cdef Greenlets _greenlets
     cdef object __weakref__
 
-    @cython.locals(task=TaskCore, reason=int, until=double)
+    @cython.locals(task=TaskCore, reason=int)
     cpdef int park(self, deadline=*) except -1
     @cython.locals(task=TaskCore, reason=int, before=int, following=TaskCore, idle=list)
-    cpdef int wait(self, bint ready=*) except -1
+    cpdef int wait(self, waiting, double until, bint ready=*) except -1
     @cython.locals(task=TaskCore)
     cpdef reschedule(self)
     cpdef give_way(self)
@@ -52,10 +52,10 @@ cdef class Hub(Scheduler):
     cdef TaskCore _find_work(self)
     @cython.locals(task=TaskCore)
     cdef _settle(self, error)
-    cdef int _may_not_wait(self, TaskCore task, bint ready) except -1
+    cdef int _may_not_wait(self, TaskCore task, waiting, double until, bint ready) except -1
     cdef _turn_back(self, TaskCore task)
     cdef _refuse_wait(self, TaskCore task)
-    cdef int _wait_as_host(self, TaskCore task, bint ready) except -1
+    cdef int _wait_as_host(self, TaskCore task, waiting, double until, bint ready) except -1
     cdef TaskCore _following(self, TaskCore task, bint ready)
     @cython.locals(task=TaskCore, ready=list, spent=list, turn=Py_ssize_t)
     cdef TaskCore _next(self)

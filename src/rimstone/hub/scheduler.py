@@ -144,12 +144,8 @@ class Hub(Scheduler):
         """
         self.check_wait()
         task: TaskCore = self.current
-        before, until = task.waiting, task.until  # of a wait that this signal handler has interrupted, perhaps
         task.enlisted = True
-        task.waiting = None
-        task.until = NEVER if deadline is None else deadline
-        reason = self.wait()
-        task.waiting, task.until = before, until
+        reason = self.wait(None, NEVER if deadline is None else deadline)
         if reason == KILLED:
             task.raise_pending()
         return reason
@@ -158,14 +154,11 @@ class Hub(Scheduler):
         """Let every other ready task run once, then go on: `sleep(0)`."""
         self.check_wait()
         task: TaskCore = self.current
-        before = task.waiting
-        task.waiting = None
-        self.wait(True)
-        task.waiting = before
+        self.wait(None, NEVER, True)
         if task.pending is not None:
             task.raise_pending()
 
-    def wait(self, ready: bool = False) -> int:
+    def wait(self, waiting: Any, until: float, ready: bool = False) -> int:
         """Run other tasks until the current one has its turn again; *ready*: it could go on, and queues at the end.
 
         All that happens before and after the switch is done in functions that have returned by then: the C stack from
@@ -174,9 +167,9 @@ class Hub(Scheduler):
         """
         task: TaskCore = self.current
         if task.guest is not None:
-            return self._wait_as_host(task, ready)
+            return self._wait_as_host(task, waiting, until, ready)
         before = task.reason  # for a signal handler: the task that it has struck may not have looked yet
-        reason = self._may_not_wait(task, ready)
+        reason = self._may_not_wait(task, waiting, until, ready)
         if reason:
             return reason
         following: Any = self._following(task, ready)
@@ -223,18 +216,20 @@ class Hub(Scheduler):
         return not (self._scheduling or task.parked or (self._barred and guard.place()))
 
     def make_ready(self, task: Any, reason: int) -> None:
-        """End the present park of *task*; without effect if it is not parked."""
+        """End the present park of *task*, or the one that it is about to begin; else without effect."""
         parked: TaskCore = task
         if parked.parked:
             parked.parked = False
             parked.reason = reason
             parked.deadline = NEVER
             self._ready.append(parked)
+        else:
+            parked.enlisted = False
 
     def happened(self, task: Any, waiting: object) -> None:
         """End the present park of *task*, if it is on *waiting*; a wait that was cut short may have left it there."""
         parked: TaskCore = task
-        if parked.waiting is waiting:
+        if parked.waiting is waiting or not parked.parked:
             self.make_ready(parked, IO)
 
     def unpark_soon(self, waiting: "TaskWaiter") -> None:
@@ -400,15 +395,16 @@ class Hub(Scheduler):
 
     # -- scheduling --------------------------------------------------------------------------------------------
 
-    def _may_not_wait(self, task: TaskCore, ready: bool) -> int:
+    def _may_not_wait(self, task: TaskCore, waiting: Any, until: float, ready: bool) -> int:
         """KILLED if there is an exception to be raised first; else 0, and all is set for the switch."""
         self.check_wait()
         if task.pending is not None:
             task.enlisted = False
             return KILLED
+        task.waiting = waiting
         if not ready:
-            task.deadline = task.until
-            if task.deadline < task.timer:
+            task.deadline = until
+            if until < task.timer:
                 self._timers.add(task)
         task.greenlet = self._greenlets.current()
         task.reason = UNPARKED
@@ -443,14 +439,15 @@ class Hub(Scheduler):
         if self._scheduling or task.parked:
             raise CannotWait(_CANNOT_WAIT)
 
-    def _wait_as_host(self, task: TaskCore, ready: bool) -> int:
+    def _wait_as_host(self, task: TaskCore, waiting: Any, until: float, ready: bool) -> int:
         """Wait, and keep the task's guest away meanwhile."""
         guest = task.guest
         assert guest is not None
+        task.waiting = waiting  # now: a signal handler may strike, and close what this is
         guest.suspend()
         task.guest = None
         try:
-            return self.wait(ready)
+            return self.wait(waiting, until, ready)
         finally:
             task.guest = guest
             guest.resume()

@@ -67,8 +67,7 @@ class TaskCore(Waiting):
         kwargs: dict[str, Any],
         name: str | None = None,
     ) -> None:
-        self.waiting: Any = None  # these three are the base class's
-        self.until = NEVER
+        self.waiting: Any = None  # these two are the base class's
         self.enlisted = False
         self.hub = hub
         self.number = next(_numbers)

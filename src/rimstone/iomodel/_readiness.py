@@ -185,7 +185,7 @@ class ReadinessModel(IOModel):
                     self._watch(fd)
                 except PermissionError:
                     return True
-                reason = self._wait_by_number(task, deadline)
+                reason = self._wait_by_number(deadline)
             finally:
                 self._delist(fd, task)
                 self._watch_quietly(fd)
@@ -193,13 +193,11 @@ class ReadinessModel(IOModel):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return reason != TIMEOUT
 
-    def _wait_by_number(self, task: Any, deadline: float | None) -> int:
+    def _wait_by_number(self, deadline: float | None) -> int:
         """The wait of a task that is `enlisted` for a descriptor, not for a socket; a kill is raised here."""
-        task.waiting = None
-        task.until = NEVER if deadline is None else deadline
-        reason = self.scheduler.wait()
+        reason = self.scheduler.wait(None, NEVER if deadline is None else deadline)
         if reason == KILLED:
-            task.raise_pending()
+            self.scheduler.current.raise_pending()
         return reason
 
     def _watch_quietly(self, fd: int) -> None:
@@ -227,7 +225,7 @@ class ReadinessModel(IOModel):
             task.enlisted = True
             self._enlist(fd, READ | WRITE, task)
             self._arm(entry)
-            reason = self._wait_by_number(task, deadline)
+            reason = self._wait_by_number(deadline)
         finally:
             self._delist(fd, task)
             if not entry.closed:
@@ -243,9 +241,8 @@ class ReadinessModel(IOModel):
         As `Scheduler.wait` it does not raise what was thrown into the task. That may be any exception, a
         ConnectionResetError too; so an OSError that comes from here is the socket's own.
         """
-        scheduler = self.scheduler
-        self._enlist_at(entry, direction, scheduler.current, NEVER if deadline is None else deadline)
-        return self._waited(entry, sock, scheduler.wait())
+        self._enlist_at(entry, direction)
+        return self._waited(entry, sock, self.scheduler.wait(entry, NEVER if deadline is None else deadline))
 
     def _waited(self, entry: _entry.SocketEntry, sock: Any, reason: int) -> int:
         """The wait after `_enlist_at` has ended, for *reason*, which is returned."""
@@ -281,14 +278,14 @@ class ReadinessModel(IOModel):
         if reason == TIMEOUT:
             _timed_out()
 
-    def _enlist_at(self, entry: _entry.SocketEntry, direction: int, task: Any, until: float) -> None:
-        """*task* is about to `wait` for this socket. If that is cut short, what is left here does no harm.
+    def _enlist_at(self, entry: _entry.SocketEntry, direction: int) -> None:
+        """The current task is about to `wait` for this socket. If that is cut short, what is left here does no harm.
 
         A handler that may not wait is refused before anything is stored: `current` is then whoever it has struck.
         """
-        waits: Waiting = task
         self.scheduler.check_wait()
-        waits.enlisted = True
+        task: Waiting = self.scheduler.current
+        task.enlisted = True
         if self._is_displaced(entry):
             self._enlist(entry.fd, direction, task)
         elif direction == READ:
@@ -297,8 +294,6 @@ class ReadinessModel(IOModel):
             entry.writer = task if entry.writer is None else _both(entry.writer, task)
         if not entry.armed:
             self._arm_or_leave(entry, task)
-        waits.waiting = entry
-        waits.until = until
 
     def _arm_or_leave(self, entry: _entry.SocketEntry, task: Any) -> None:
         """A task that cannot wait here must leave at once: its error holds its socket, and the entry would hold it."""
@@ -438,11 +433,13 @@ class ReadinessModel(IOModel):
 
     def recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
         data = self.begin_recv(sock, size_bytes, flags, timeout)
-        while data is None:
-            data = self.end_recv(sock, size_bytes, flags, self.scheduler.wait())
+        if type(data) is not bytes:
+            until = clock.until_after(timeout)
+            while type(data) is not bytes:
+                data = self.end_recv(sock, size_bytes, flags, data, until, self.scheduler.wait(data, until))
         return data
 
-    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> Any:
         entry = self._entry_of(sock)
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
             # The kernel ignores it together with MSG_DONTWAIT, so gather here.
@@ -450,24 +447,22 @@ class ReadinessModel(IOModel):
             count = self._recv_into_whole(entry, sock, memoryview(buffer), flags)
             return bytes(buffer[:count])
         data = self._try_recv(entry, size_bytes, flags)
-        if data is None:
-            until = NEVER
-            if flags and flags & MSG_DONTWAIT:
-                _would_wait()
-            if timeout is not None:
-                until = monotonic() + timeout
-            self._enlist_at(entry, READ, self.scheduler.current, until)
-        return data
+        if data is not None:
+            return data
+        if flags and flags & MSG_DONTWAIT:
+            _would_wait()
+        self._enlist_at(entry, READ)
+        return entry
 
-    def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
-        task: Waiting = self.scheduler.current
-        entry: _entry.SocketEntry = task.waiting or self._entry_of(sock)
+    def end_recv(self, sock: Any, size_bytes: int, flags: int, waiting: Any, until: float, reason: int) -> Any:
+        entry: _entry.SocketEntry = waiting
         self._end_wait(entry, sock, reason)
         data = self._try_recv(entry, size_bytes, flags)
-        if data is None:
-            self._in_vain(entry, sock, READ, task.until)
-            self._enlist_at(entry, READ, task, task.until)
-        return data
+        if data is not None:
+            return data
+        self._in_vain(entry, sock, READ, until)
+        self._enlist_at(entry, READ)
+        return entry
 
     def _try_recv(self, entry: _entry.SocketEntry, size_bytes: int, flags: int) -> bytes | None:
         if flags:
@@ -522,13 +517,15 @@ class ReadinessModel(IOModel):
 
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
         count = self.begin_recv_into(sock, buffer, size_bytes, flags, timeout)
-        if count < 0:
+        if type(count) is not int:
+            until = clock.until_after(timeout)
             with memoryview(buffer):
-                while count < 0:
-                    count = self.end_recv_into(sock, buffer, size_bytes, flags, self.scheduler.wait())
+                while type(count) is not int:
+                    reason = self.scheduler.wait(count, until)
+                    count = self.end_recv_into(sock, buffer, size_bytes, flags, count, until, reason)
         return count
 
-    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> Any:
         entry = self._entry_of(sock)
         if flags & MSG_WAITALL:
             view = memoryview(buffer).cast("B")
@@ -536,24 +533,24 @@ class ReadinessModel(IOModel):
                 return self._recv_into_whole(entry, sock, view[: size_bytes or len(view)], flags)
             flags &= ~MSG_WAITALL
         count = entry.try_recv_into(buffer, size_bytes, flags)
-        if count < 0:
-            until = NEVER
-            if flags and flags & MSG_DONTWAIT:
-                _would_wait()
-            if timeout is not None:
-                until = monotonic() + timeout
-            self._enlist_at(entry, READ, self.scheduler.current, until)
-        return count
+        if count >= 0:
+            return count
+        if flags and flags & MSG_DONTWAIT:
+            _would_wait()
+        self._enlist_at(entry, READ)
+        return entry
 
-    def end_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, reason: int) -> int:
-        task: Waiting = self.scheduler.current
-        entry: _entry.SocketEntry = task.waiting or self._entry_of(sock)
+    def end_recv_into(
+        self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, waiting: Any, until: float, reason: int
+    ) -> Any:
+        entry: _entry.SocketEntry = waiting
         self._end_wait(entry, sock, reason)
         count = entry.try_recv_into(buffer, size_bytes, flags & ~MSG_WAITALL)
-        if count < 0:
-            self._in_vain(entry, sock, READ, task.until)
-            self._enlist_at(entry, READ, task, task.until)
-        return count
+        if count >= 0:
+            return count
+        self._in_vain(entry, sock, READ, until)
+        self._enlist_at(entry, READ)
+        return entry
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)

@@ -3,7 +3,6 @@ cdef class IOModel
 
 cdef class Waiting:
     cdef public object waiting
-    cdef public double until
     cdef public bint enlisted
 
 
@@ -13,7 +12,7 @@ cdef class Scheduler:
     cdef public Py_ssize_t budget
 
     cpdef int park(self, deadline=*) except -1
-    cpdef int wait(self, bint ready=*) except -1
+    cpdef int wait(self, waiting, double until, bint ready=*) except -1
     cpdef reschedule(self)
     cpdef give_way(self)
     cpdef throw_later(self, list thrown)
@@ -29,13 +28,13 @@ cdef class IOModel:
 
     cpdef recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
     cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
-    cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
+    cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, waiting, double until, int reason)
     cpdef recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
-    cpdef Py_ssize_t begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout) except -2
-    cpdef Py_ssize_t end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, int reason) except -2
+    cpdef begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
+    cpdef end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, waiting, double until, int reason)
     cpdef send(self, sock, data, int flags, timeout)
-    cpdef Py_ssize_t begin_send(self, sock, data, int flags, timeout) except -2
-    cpdef Py_ssize_t end_send(self, sock, data, int flags, int reason) except -2
+    cpdef begin_send(self, sock, data, int flags, timeout)
+    cpdef end_send(self, sock, data, int flags, waiting, double until, int reason)
     cpdef sendall(self, sock, data, int flags, timeout)
     cpdef accept(self, sock, timeout)
     cpdef connect(self, sock, address, timeout)

@@ -46,21 +46,22 @@ Buffer = Any  # anything with the buffer protocol; collections.abc.Buffer arrive
 
 
 class Waiting:
-    """What an IO model knows of a task: what it waits for, and until when.
+    """What an IO model knows of a task: what it waits for.
+
+    A signal handler may strike the task anywhere in an operation, and do operations of its own in its name. So an
+    operation keeps what it has to know in its own variables, and nothing here outlives a wait.
 
     Attributes:
         waiting: What it waits for now, or waited for last: something of the model's, or what others unpark.
-        until: When that wait ends at the latest, on `clock.monotonic`; `NEVER` if it has no end.
         enlisted: True from before anybody is told what it is going to wait for, until a wait has ended. That may be
             another one: of a signal handler that has struck in between. What would have ended this wait may have come
             meanwhile, so `Scheduler.wait` comes back at once then, and the task tries again.
     """
 
-    __slots__ = ("enlisted", "until", "waiting")
+    __slots__ = ("enlisted", "waiting")
 
     def __init__(self) -> None:
         self.waiting: Any = None
-        self.until = NEVER
         self.enlisted = False
 
 
@@ -81,15 +82,17 @@ class Scheduler:
         """Suspend the current task until `make_ready`, *deadline* or a kill (which raises). Returns the reason."""
         raise NotImplementedError
 
-    def wait(self, ready: bool = False) -> int:
-        """Suspend the current task until something makes it ready, its `until` at the latest; returns why it goes on.
+    def wait(self, waiting: Any, until: float, ready: bool = False) -> int:
+        """Suspend the current task until something makes it ready, *until* at the latest; returns why it goes on.
 
-        The caller has set the task's `enlisted`, and then `waiting` and `until`. This is what `park` stands on, and
-        what an operation uses that must be shallow (see `begin_recv`): a kill is not raised here but returned as
-        KILLED, and the caller undoes what it has to undo and then calls `raise_pending` of the task. UNPARKED may come
-        for no reason at all: who was told of nothing looks again.
+        The caller has set the task's `enlisted` before anything else. This is what `park` stands on, and what an
+        operation uses that must be shallow (see `begin_recv`): a kill is not raised here but returned as KILLED, and
+        the caller undoes what it has to undo and then calls `raise_pending` of the task. UNPARKED may come for no
+        reason at all: who was told of nothing looks again.
 
         Args:
+            waiting: What it waits for: the task's `waiting` from now on.
+            until: On `clock.monotonic`; `NEVER` if the wait has no end.
             ready: It waits for nothing, and only lets every other ready task run once.
         """
         raise NotImplementedError
@@ -114,7 +117,7 @@ class Scheduler:
         raise NotImplementedError
 
     def make_ready(self, task: Any, reason: int) -> None:
-        """Let *task* run again; without effect on a task that is not parked."""
+        """Let *task* run again. One that is about to wait comes back at once; without effect on any other."""
         raise NotImplementedError
 
     def throw_later(self, thrown: "list[BaseException]") -> None:
@@ -130,7 +133,7 @@ class Scheduler:
         raise NotImplementedError
 
     def happened(self, task: Any, waiting: object) -> None:
-        """There is news of *waiting*: let *task* run again, if that is what it is parked on."""
+        """There is news of *waiting*: let *task* run again, if that is what it is parked on, or may be about to."""
         raise NotImplementedError
 
 
@@ -168,16 +171,17 @@ class IOModel:
         """Receive up to *size_bytes*; b"" at the end of the stream."""
         raise NotImplementedError
 
-    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
-        """The first half of `recv`: all of it that needs no wait; None if the current task must wait.
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> Any:
+        """The first half of `recv`: all of it that needs no wait. Bytes; else the current task must wait for what it is.
 
-        Then the caller calls `scheduler.wait()` and hands what it returns to `end_recv`, which may again say None. The
-        C stack of a parked task is copied twice for each wait, so nothing of the model's shall lie on it.
+        Then the caller hands it to `scheduler.wait`, and it and the reason to `end_recv`, which may again say that the
+        task must wait. The C stack of a parked task is copied twice for each wait, so nothing more of the model's
+        shall lie on it.
         """
         return self.recv(sock, size_bytes, flags, timeout)
 
-    def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
-        """The second half: *reason* is why the wait ended."""
+    def end_recv(self, sock: Any, size_bytes: int, flags: int, waiting: Any, until: float, reason: int) -> Any:
+        """The second half, after the wait for *waiting*, *until* then at the latest; *reason* is why it ended."""
         raise NotImplementedError
 
     def recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
@@ -187,27 +191,29 @@ class IOModel:
         """
         raise NotImplementedError
 
-    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
-        """The first half of `recv_into`, as `begin_recv` is of `recv`; -1 if the current task must wait.
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> Any:
+        """The first half of `recv_into`, as `begin_recv` is of `recv`: an int; else the current task must wait for it.
 
         Then the caller sees to it that *buffer* is not resized until the last `end_recv_into`: it exports it.
         """
         return self.recv_into(sock, buffer, size_bytes, flags, timeout)
 
-    def end_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, reason: int) -> int:
-        """The second half: *reason* is why the wait ended."""
+    def end_recv_into(
+        self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, waiting: Any, until: float, reason: int
+    ) -> Any:
+        """The second half, as `end_recv` is."""
         raise NotImplementedError
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         """Send *data*: all of it when *timeout* is None, as a blocking socket does, else what there is room for."""
         raise NotImplementedError
 
-    def begin_send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
-        """The first half of `send`, as `begin_recv` is of `recv`; -1 if the current task must wait."""
+    def begin_send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> Any:
+        """The first half of `send`, as `begin_recv` is of `recv`: an int; else the current task must wait for it."""
         return self.send(sock, data, flags, timeout)
 
-    def end_send(self, sock: Any, data: Buffer, flags: int, reason: int) -> int:
-        """The second half: *reason* is why the wait ended."""
+    def end_send(self, sock: Any, data: Buffer, flags: int, waiting: Any, until: float, reason: int) -> Any:
+        """The second half, as `end_recv` is."""
         raise NotImplementedError
 
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:

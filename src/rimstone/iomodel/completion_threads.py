@@ -398,23 +398,21 @@ class CompletionThreadsModel(ReadinessModel):
         Raises what the operation did that has no errno; not what was thrown into the task, as `_wait_entry`.
         """
         scheduler = self.scheduler
+        scheduler.check_wait()  # before anything is noted: the current task may be parked, and a handler has struck it
         task = operation.task = scheduler.current
-        before = task.waiting, task.until
         task.enlisted = True
         self._completer.start()
         try:
-            task.waiting = operation
-            task.until = NEVER if deadline is None else deadline
+            task.waiting = operation  # now: a signal handler may strike before the wait, and close the descriptor
             self._enlist(operation.fd, operation.events, task)
             if type(operation) is _Wait:
                 self._completer.submit(operation)
             else:
                 self._asked.append(operation)
-            reason = scheduler.wait()
+            reason = scheduler.wait(operation, NEVER if deadline is None else deadline)
         except BaseException as error:
             self._delist(operation.fd, task)
             if self._completer.cancel(operation):
-                task.waiting, task.until = before  # this wait was refused, perhaps because the task is in another one
                 raise
             task.throw_in(error)
             reason = IO
@@ -446,16 +444,16 @@ class CompletionThreadsModel(ReadinessModel):
         scheduler.budget -= 1
         if scheduler.budget < 0:
             scheduler.give_way()
-        os.fstat(fd)  # a closed descriptor fails here
-        operation = _Wait(None, None, fd, events)
-        while _would_block(operation.attempt()):
+        while True:
+            os.fstat(fd)  # a closed descriptor fails here
+            operation = _Wait(None, None, fd, events)
+            if not _would_block(operation.attempt()):
+                return True
             reason = self._wait_for(operation, deadline)
             if reason == KILLED:
                 scheduler.current.raise_pending()
             if reason != UNPARKED:  # for no reason: it might not be ready
                 return reason != TIMEOUT
-            operation = _Wait(None, None, fd, events)
-        return True
 
     def cancel(self, task: Any) -> None:
         if isinstance(task.waiting, _Operation):
@@ -544,7 +542,7 @@ class CompletionThreadsModel(ReadinessModel):
                 return result
             operation = operation.anew()
 
-    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
         """All of it: no second half. A small stack would be worth nothing beside two threads that take turns."""
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
             return super().begin_recv(sock, size_bytes, flags, timeout)

@@ -12,9 +12,9 @@ cdef class UringModel(ReadinessModel):
     cdef Ring _ring
     cdef public object _wakeup
 
-    cdef _begin(self, Operation operation, SocketEntry entry, int direction, double until)
-    @cython.locals(waits=Waiting)
-    cdef _prepare(self, Operation operation, double until)
+    cdef _begin(self, Operation operation, SocketEntry entry, int direction)
+    @cython.locals(task=Waiting)
+    cdef _prepare(self, Operation operation)
     @cython.locals(entry=SocketEntry)
     cdef int _left(self, Operation operation, int reason) except -1
     @cython.locals(entry=SocketEntry)
@@ -38,31 +38,28 @@ cdef class UringModel(ReadinessModel):
     cdef bint _shares(self) except -1
     @cython.locals(entry=SocketEntry)
     cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
-    @cython.locals(task=Waiting, operation=Operation, entry=SocketEntry)
-    cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, int reason)
+    @cython.locals(operation=Operation, entry=SocketEntry)
+    cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, waiting, double until, int reason)
     @cython.locals(operation=Operation, by_ring=bint, data=bytes)
     cdef _next_recv(
-        self, SocketEntry entry, sock, Py_ssize_t size_bytes, int flags, timeout, double until, bint shares, bint again
+        self, SocketEntry entry, sock, Py_ssize_t size_bytes, int flags, double until, bint shares, bint again
     )
     @cython.locals(entry=SocketEntry)
-    cpdef Py_ssize_t begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout) except -2
-    @cython.locals(task=Waiting, operation=Operation, entry=SocketEntry, count=int)
-    cpdef Py_ssize_t end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, int reason) except -2
+    cpdef begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
+    @cython.locals(operation=Operation, entry=SocketEntry, count=int)
+    cpdef end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, waiting, double until, int reason)
     @cython.locals(operation=Operation, by_ring=bint, count=Py_ssize_t, room=Py_ssize_t)
-    cdef Py_ssize_t _next_recv_into(
-        self, SocketEntry entry, sock, buffer, Py_ssize_t size_bytes, int flags, timeout, double until, bint shares,
-        bint again
-    ) except -2
-    @cython.locals(sent=Py_ssize_t)
+    cdef _next_recv_into(
+        self, SocketEntry entry, sock, buffer, Py_ssize_t size_bytes, int flags, double until, bint shares, bint again
+    )
+    @cython.locals(until=double)
     cpdef send(self, sock, data, int flags, timeout)
-    @cython.locals(entry=SocketEntry, sent=Py_ssize_t, until=double)
-    cpdef Py_ssize_t begin_send(self, sock, data, int flags, timeout) except -2
-    @cython.locals(task=Waiting, operation=Operation, sent=Py_ssize_t)
-    cpdef Py_ssize_t end_send(self, sock, data, int flags, int reason) except -2
+    @cython.locals(entry=SocketEntry, sent=Py_ssize_t)
+    cpdef begin_send(self, sock, data, int flags, timeout)
+    @cython.locals(operation=Operation, sent=Py_ssize_t)
+    cpdef end_send(self, sock, data, int flags, waiting, double until, int reason)
     @cython.locals(operation=Operation)
-    cdef Py_ssize_t _next_send(
-        self, SocketEntry entry, sock, data, Py_ssize_t start, int flags, bint whole, double until
-    ) except -2
+    cdef _next_send(self, SocketEntry entry, sock, data, Py_ssize_t start, int flags, bint whole)
     @cython.locals(entry=SocketEntry, operation=Operation, sent=Py_ssize_t, size=Py_ssize_t, until=double)
     cpdef sendall(self, sock, data, int flags, timeout)
     @cython.locals(entry=SocketEntry, operation=Operation, until=double)

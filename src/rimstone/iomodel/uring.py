@@ -36,7 +36,7 @@ import errno
 import os
 from typing import Any
 
-from rimstone.clock import monotonic
+from rimstone.clock import monotonic, until_after
 from rimstone.iomodel import _entry
 from rimstone.iomodel._readiness import ReadinessModel, _both, _gathers
 from rimstone.iomodel._wakeup import Wakeup
@@ -77,9 +77,9 @@ class UringModel(ReadinessModel):
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
-    def _begin(self, operation: "_ring.Operation", entry: _entry.SocketEntry, direction: int, until: float) -> None:
+    def _begin(self, operation: "_ring.Operation", entry: _entry.SocketEntry, direction: int) -> None:
         """The current task is about to `wait` for *operation*, and hands what that returns to `_ended`."""
-        self._prepare(operation, until)
+        self._prepare(operation)
         operation.entry = entry
         task = self.scheduler.current
         if self._is_displaced(entry):
@@ -89,14 +89,12 @@ class UringModel(ReadinessModel):
         else:
             entry.writer = task if entry.writer is None else _both(entry.writer, task)
 
-    def _prepare(self, operation: "_ring.Operation", until: float) -> None:
+    def _prepare(self, operation: "_ring.Operation") -> None:
         if not self.scheduler.may_wait():
             self._ring.withdraw(operation)
             self.scheduler.check_wait()
-        waits: Waiting = self.scheduler.current
-        waits.enlisted = True
-        waits.waiting = operation
-        waits.until = until
+        task: Waiting = self.scheduler.current
+        task.enlisted = True
 
     def _left(self, operation: "_ring.Operation", reason: int) -> int:
         """The wait after `_begin` has ended, for *reason*; returns what is to be made of it.
@@ -159,13 +157,13 @@ class UringModel(ReadinessModel):
         if operation.done:
             operation.entry = entry
             return self._ended(operation, sock, direction, IO)
-        self._begin(operation, entry, direction, until)
-        return self._ended(operation, sock, direction, self.scheduler.wait())
+        self._begin(operation, entry, direction)
+        return self._ended(operation, sock, direction, self.scheduler.wait(operation, until))
 
     def _wait_entry(self, entry: _entry.SocketEntry, sock: Any, direction: int, deadline: float | None) -> int:
         operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, direction)
-        self._begin(operation, entry, direction, NEVER if deadline is None else deadline)
-        reason = self._left(operation, self.scheduler.wait())
+        self._begin(operation, entry, direction)
+        reason = self._left(operation, self.scheduler.wait(operation, NEVER if deadline is None else deadline))
         if reason == IO:
             self._result(operation, sock, direction)
         return reason
@@ -182,9 +180,9 @@ class UringModel(ReadinessModel):
         while reason == UNPARKED:  # for no reason: it might not be ready
             operation = self._ring.poll_add(task, None, fd, events)
             try:
-                self._prepare(operation, NEVER if deadline is None else deadline)
+                self._prepare(operation)
                 self._enlist(fd, events, task)
-                reason = self.scheduler.wait()
+                reason = self.scheduler.wait(operation, NEVER if deadline is None else deadline)
             finally:
                 self._delist(fd, task)
                 self._ring.withdraw(operation)
@@ -252,20 +250,19 @@ class UringModel(ReadinessModel):
         """Whether it is worth while to wait for a system call that is shared with others; and allowed."""
         return self._ring.crowd >= _CROWD and self.scheduler.may_wait()
 
-    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes | None:
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> Any:
         entry = self._entry_of(sock)
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
             return ReadinessModel.begin_recv(self, sock, size_bytes, flags, timeout)
-        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, timeout, NEVER, self._shares(), False)
+        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, NEVER, self._shares(), False)
 
-    def end_recv(self, sock: Any, size_bytes: int, flags: int, reason: int) -> bytes | None:
-        task: Waiting = self.scheduler.current
-        operation: _ring.Operation = task.waiting
+    def end_recv(self, sock: Any, size_bytes: int, flags: int, waiting: Any, until: float, reason: int) -> Any:
+        operation: _ring.Operation = waiting
         entry: _entry.SocketEntry = operation.entry
         if self._ended(operation, sock, READ, reason) >= 0 and operation.is_recv():
             entry.dry = not operation.more
             return operation.data()
-        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, None, task.until, False, True)
+        return self._next_recv(entry, sock, size_bytes, flags & ~MSG_WAITALL, until, False, True)
 
     def _next_recv(
         self,
@@ -273,15 +270,11 @@ class UringModel(ReadinessModel):
         sock: Any,
         size_bytes: int,
         flags: int,
-        timeout: float | None,
         until: float,
         shares: bool,
         again: bool,
-    ) -> bytes | None:
-        """Try, unless it would be in vain or *shares*; then begin to wait, until *until* or so many seconds.
-
-        *again*: it has waited before.
-        """
+    ) -> Any:
+        """Try, unless it would be in vain or *shares*; then begin to wait. *again*: it has waited before, *until*."""
         by_ring = not flags and size_bytes > 0 and entry.stream
         if not (by_ring and (entry.dry or shares)) or not self.scheduler.may_wait():
             data = entry.try_recv(size_bytes, flags)
@@ -291,8 +284,6 @@ class UringModel(ReadinessModel):
             if flags & MSG_DONTWAIT:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             entry.dry = True
-        if timeout is not None:
-            until = monotonic() + timeout
         if by_ring:
             operation = self._ring.recv(self.scheduler.current, sock, entry.fd, size_bytes, entry.dry)
         else:
@@ -300,19 +291,20 @@ class UringModel(ReadinessModel):
                 self._in_vain(entry, sock, READ, until)
             operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, READ)
         entry.dry = False
-        self._begin(operation, entry, READ, until)
-        return None
+        self._begin(operation, entry, READ)
+        return operation
 
-    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> Any:
         entry = self._entry_of(sock)
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
             return ReadinessModel.begin_recv_into(self, sock, buffer, size_bytes, flags, timeout)
         flags &= ~MSG_WAITALL
-        return self._next_recv_into(entry, sock, buffer, size_bytes, flags, timeout, NEVER, self._shares(), False)
+        return self._next_recv_into(entry, sock, buffer, size_bytes, flags, NEVER, self._shares(), False)
 
-    def end_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, reason: int) -> int:
-        task: Waiting = self.scheduler.current
-        operation: _ring.Operation = task.waiting
+    def end_recv_into(
+        self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, waiting: Any, until: float, reason: int
+    ) -> Any:
+        operation: _ring.Operation = waiting
         entry: _entry.SocketEntry = operation.entry
         count = self._ended(operation, sock, READ, reason)
         if count >= 0 and operation.is_recv():
@@ -321,7 +313,7 @@ class UringModel(ReadinessModel):
                 octets[:count] = operation.data()
             return count
         flags &= ~MSG_WAITALL
-        return self._next_recv_into(entry, sock, buffer, size_bytes, flags, None, task.until, False, True)
+        return self._next_recv_into(entry, sock, buffer, size_bytes, flags, until, False, True)
 
     def _next_recv_into(
         self,
@@ -330,12 +322,11 @@ class UringModel(ReadinessModel):
         buffer: Buffer,
         size_bytes: int,
         flags: int,
-        timeout: float | None,
         until: float,
         shares: bool,
         again: bool,
-    ) -> int:
-        """As `_next_recv`; -1 where that says None."""
+    ) -> Any:
+        """As `_next_recv`; an int where that returns bytes."""
         room = _room(buffer, size_bytes)
         by_ring = not flags and room > 0 and entry.stream
         if not (by_ring and (entry.dry or shares)) or not self.scheduler.may_wait():
@@ -346,8 +337,6 @@ class UringModel(ReadinessModel):
             if flags & MSG_DONTWAIT:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             entry.dry = True
-        if timeout is not None:
-            until = monotonic() + timeout
         if by_ring:
             operation = self._ring.recv(self.scheduler.current, sock, entry.fd, room, entry.dry)
         else:
@@ -355,29 +344,29 @@ class UringModel(ReadinessModel):
                 self._in_vain(entry, sock, READ, until)
             operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, READ)
         entry.dry = False
-        self._begin(operation, entry, READ, until)
-        return -1
+        self._begin(operation, entry, READ)
+        return operation
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         sent = self.begin_send(sock, data, flags, timeout)
-        while sent < 0:
-            sent = self.end_send(sock, data, flags, self.scheduler.wait())
+        if type(sent) is not int:
+            until = until_after(timeout)
+            while type(sent) is not int:
+                sent = self.end_send(sock, data, flags, sent, until, self.scheduler.wait(sent, until))
         return sent
 
-    def begin_send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
+    def begin_send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> Any:
         entry = self._entry_of(sock)
         if flags & MSG_DONTWAIT or not entry.stream:
             return ReadinessModel.send(self, sock, data, flags, timeout)
         sent = -1 if self._shares() else entry.try_send(data, flags)
         if sent >= 0 and (timeout is not None or sent >= _size(data)):
             return sent
-        until = NEVER if timeout is None else monotonic() + timeout
-        return self._next_send(entry, sock, data, max(0, sent), flags, timeout is None, until)
+        return self._next_send(entry, sock, data, max(0, sent), flags, timeout is None)
 
-    def end_send(self, sock: Any, data: Buffer, flags: int, reason: int) -> int:
+    def end_send(self, sock: Any, data: Buffer, flags: int, waiting: Any, until: float, reason: int) -> Any:
         """A blocking socket takes everything. An error after some of it was taken is the next call's, as in C."""
-        task: Waiting = self.scheduler.current
-        operation: _ring.Operation = task.waiting
+        operation: _ring.Operation = waiting
         sent = operation.start
         reason = self._left(operation, reason)
         if reason == KILLED:
@@ -392,14 +381,14 @@ class UringModel(ReadinessModel):
             raise
         if operation.result >= 0 and (sent >= _size(data) or not operation.whole):
             return sent
-        return self._next_send(operation.entry, sock, data, sent, flags, operation.whole, task.until)
+        return self._next_send(operation.entry, sock, data, sent, flags, operation.whole)
 
     def _next_send(
-        self, entry: _entry.SocketEntry, sock: Any, data: Buffer, start: int, flags: int, whole: bool, until: float
-    ) -> int:
+        self, entry: _entry.SocketEntry, sock: Any, data: Buffer, start: int, flags: int, whole: bool
+    ) -> "_ring.Operation":
         operation = self._ring.send(self.scheduler.current, sock, entry.fd, data, start, flags, whole)
-        self._begin(operation, entry, WRITE, until)
-        return -1
+        self._begin(operation, entry, WRITE)
+        return operation
 
     def sendall(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> None:
         entry = self._entry_of(sock)
@@ -412,7 +401,7 @@ class UringModel(ReadinessModel):
         if sent == size:
             return
         sent = max(0, sent)
-        until = NEVER if timeout is None else monotonic() + timeout
+        until = until_after(timeout)
         while True:
             operation = self._ring.send(self.scheduler.current, sock, entry.fd, data, sent, flags, True)
             sent += max(0, self._await(operation, entry, sock, WRITE, until))
@@ -425,7 +414,7 @@ class UringModel(ReadinessModel):
         entry = self._entry_of(sock)
         if sock.family not in _FAMILIES:
             return ReadinessModel.accept(self, sock, timeout)
-        until = NEVER if timeout is None else monotonic() + timeout
+        until = until_after(timeout)
         while True:
             operation = self._ring.accept(self.scheduler.current, sock, entry.fd)
             if not self._shares():
@@ -489,8 +478,8 @@ class UringModel(ReadinessModel):
             scheduler.budget -= operation.result // _BUDGET_BYTES
         try:
             while not operation.done:
-                self._prepare(operation, NEVER)
-                if scheduler.wait() == KILLED and task.pending is not None:
+                self._prepare(operation)
+                if scheduler.wait(operation, NEVER) == KILLED and task.pending is not None:
                     thrown.append(task.pending)
                     task.pending = None
         finally:
