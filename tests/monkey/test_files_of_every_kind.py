@@ -203,6 +203,39 @@ def test_child_of_a_fork_is_told_that_a_task_of_its_parent_is_in_the_file():
     os.close(writing)
 
 
+@in_patched_process()
+def test_thread_is_told_that_a_task_of_one_that_has_ended_is_in_the_file():
+    import os
+    import threading
+
+    from rimstone import sleep, spawn
+
+    reading, writing = os.pipe()
+    file = open(reading, "rb")  # noqa: SIM115
+
+    def read_on():
+        while True:
+            try:
+                file.read(5)
+            except BaseException:  # it will not be killed  # noqa: S110
+                pass
+
+    def leave_reader():
+        spawn(read_on)
+        sleep(0)
+
+    thread = threading.Thread(target=leave_reader)
+    thread.start()
+    thread.join()
+    try:
+        file.read(1)
+    except RuntimeError as error:
+        assert "its thread ended; open the file anew" in str(error)
+    else:
+        raise AssertionError
+    os.close(writing)
+
+
 def test_child_of_a_fork_ends_although_a_task_of_its_parent_is_in_a_file():
     done = run_script("""
 import rimstone.monkey

@@ -229,6 +229,33 @@ def test_connect_and_its_errors():
 
 
 @in_patched_process()
+def test_buffers_cannot_be_resized_while_a_task_waits_to_receive_into_them():
+    import socket
+
+    from rimstone.hub import sleep, spawn
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for receive in (
+        lambda buffer: one.recv_into(buffer),
+        lambda buffer: one.recvfrom_into(buffer)[0],
+        lambda buffer: one.recvmsg_into([buffer])[0],
+    ):
+        buffer = bytearray(10)
+        task = spawn(receive, buffer)
+        sleep(0.01)
+        try:
+            buffer.clear()
+        except BufferError:
+            pass
+        else:
+            raise AssertionError
+        other.send(b"abc")
+        assert task.get() == 3
+        assert buffer.startswith(b"abc")
+        buffer.clear()
+
+
+@in_patched_process()
 def test_timeouts_are_the_users_and_wait_cooperatively():
     import socket
     import time

@@ -177,7 +177,8 @@ def write_file(hub: Hub, fd: int, data: memoryview, offset: int = -1) -> int:
     if hub.io.completes_files and not _is_alone(hub):
         if offset >= 0 or _appends(fd):
             return hub.io.write_file(fd, data, offset)
-        return _at_position(fd, data.nbytes, lambda _, at: hub.io.write_file(fd, data, at))
+        if stat.S_ISREG(os.fstat(fd).st_mode):  # the position of a disk cannot be moved past its end
+            return _at_position(fd, data.nbytes, lambda _, at: hub.io.write_file(fd, data, at))
     if offset < 0:
         return call_file(hub, os_write, fd, data)  # type: ignore[no-any-return]
     return call_file(hub, os_pwrite, fd, data, offset)  # type: ignore[no-any-return, arg-type]

@@ -61,6 +61,7 @@ MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 _CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR})
 _UNIX_CONNECT_RETRY_SECONDS = 0.005
 _ERRORS_PAUSE_SECONDS = 0.005
+_KILLED = -1  # instead of an errno
 
 
 def _gathers(sock: Any, flags: int, timeout: float | None) -> bool:
@@ -619,8 +620,28 @@ class ReadinessModel(IOModel):
         return self._retry(entry, sock, READ, accept, (), clock.deadline_after(timeout))  # type: ignore[no-any-return]
 
     def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
+        error = self.connect_ex(sock, address, timeout)
+        if error == errno.EAGAIN:
+            _timed_out()
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def connect_ex(self, sock: Any, address: Any, timeout: float | None) -> int:
+        if self._sockets.fd(sock) < 0:
+            return errno.EBADF
         entry = self._entry_of(sock)
-        deadline = clock.deadline_after(timeout)
+        try:
+            error = self._connect(entry, sock, address, clock.until_after(timeout))
+        except OSError as failure:
+            if failure.errno is None:
+                raise
+            return failure.errno
+        if error == _KILLED:
+            self.scheduler.current.raise_pending()
+        return error
+
+    def _connect(self, entry: _entry.SocketEntry, sock: Any, address: Any, until: float) -> int:
+        """What `connect_ex` returns, or `_KILLED`. An OSError that is raised is the socket's own."""
         while True:
             fd = entry.view.fileno()  # -1, and so EBADF, if it was closed while we waited
             blocking = os.get_blocking(fd)
@@ -635,20 +656,25 @@ class ReadinessModel(IOModel):
                 break
             # A Unix listener's backlog is full, and the kernel tells nobody when it has room again.
             pause = monotonic() + _UNIX_CONNECT_RETRY_SECONDS
-            if deadline is not None and deadline <= pause:
-                self.scheduler.park(deadline)
-                raise TimeoutError("timed out")
-            self.scheduler.park(pause)
+            self.scheduler.check_wait()
+            self.scheduler.current.enlisted = True
+            reason = self.scheduler.wait(None, min(pause, until))
+            if reason == KILLED:
+                return _KILLED
+            if until <= pause and reason == TIMEOUT:
+                return errno.EAGAIN
             self._come_back(entry, sock)
-        if error == 0:
-            return
         if error not in _CONNECTING:
-            raise OSError(error, os.strerror(error))
+            return error  # 0, if it is connected
         while True:
-            self._until_ready(entry, sock, WRITE, deadline)
+            reason = self._wait_entry(entry, sock, WRITE, until)
+            if reason == KILLED:
+                return _KILLED
+            if reason == TIMEOUT:
+                return errno.EAGAIN
             error = entry.view.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if error:
-                raise OSError(error, os.strerror(error))
+                return error
             try:
                 entry.view.getpeername()
             except OSError as not_yet:
@@ -656,7 +682,7 @@ class ReadinessModel(IOModel):
                 if not_yet.errno != errno.ENOTCONN:
                     raise
             else:
-                return
+                return 0
 
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
         entry = self._entry_of(sock)

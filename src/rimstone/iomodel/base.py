@@ -151,11 +151,13 @@ class IOModel:
         max_fd: The highest descriptor that a task can wait for; None where the model sets no limit.
         completes_files: True if it has the operations on regular files; for the others real threads do them, since
             such a file is always "ready" and then waits in the system call. `hub/files.py` chooses.
+        compiled_only: True if there is none in plain Python.
     """
 
     name = ""
     max_fd = None  # type: int | None
     completes_files = False
+    compiled_only = False
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -226,6 +228,13 @@ class IOModel:
 
     def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
         """Connect to *address*, whose host must be numeric already."""
+        raise NotImplementedError
+
+    def connect_ex(self, sock: Any, address: Any, timeout: float | None) -> int:
+        """As `connect`, but return an errno, 0 for none and EAGAIN when *timeout* has passed: `socket.connect_ex`.
+
+        What was thrown into the task is raised, were it an OSError.
+        """
         raise NotImplementedError
 
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:

@@ -40,7 +40,7 @@ cdef class UringModel(ReadinessModel):
     cpdef begin_recv(self, sock, Py_ssize_t size_bytes, int flags, timeout)
     @cython.locals(operation=Operation, entry=SocketEntry)
     cpdef end_recv(self, sock, Py_ssize_t size_bytes, int flags, waiting, double until, int reason)
-    @cython.locals(operation=Operation, by_ring=bint, data=bytes)
+    @cython.locals(by_ring=bint, data=bytes)
     cdef _next_recv(
         self, SocketEntry entry, sock, Py_ssize_t size_bytes, int flags, double until, bint shares, bint again
     )
@@ -48,7 +48,9 @@ cdef class UringModel(ReadinessModel):
     cpdef begin_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, timeout)
     @cython.locals(operation=Operation, entry=SocketEntry, count=int)
     cpdef end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, waiting, double until, int reason)
-    @cython.locals(operation=Operation, by_ring=bint, count=Py_ssize_t, room=Py_ssize_t)
+    @cython.locals(operation=Operation)
+    cdef _begin_waiting(self, SocketEntry entry, sock, Py_ssize_t size_bytes, double until, bint again)
+    @cython.locals(by_ring=bint, count=Py_ssize_t, room=Py_ssize_t)
     cdef _next_recv_into(
         self, SocketEntry entry, sock, buffer, Py_ssize_t size_bytes, int flags, double until, bint shares, bint again
     )

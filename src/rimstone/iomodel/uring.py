@@ -64,6 +64,7 @@ class UringModel(ReadinessModel):
 
     name = "uring"
     completes_files = True
+    compiled_only = True
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__(scheduler)
@@ -284,7 +285,13 @@ class UringModel(ReadinessModel):
             if flags & MSG_DONTWAIT:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             entry.dry = True
-        if by_ring:
+        return self._begin_waiting(entry, sock, size_bytes if by_ring else 0, until, again)
+
+    def _begin_waiting(
+        self, entry: _entry.SocketEntry, sock: Any, size_bytes: int, until: float, again: bool
+    ) -> "_ring.Operation":
+        """For so much data, which the kernel then brings; 0: only until there is some, and the task takes it itself."""
+        if size_bytes:
             operation = self._ring.recv(self.scheduler.current, sock, entry.fd, size_bytes, entry.dry)
         else:
             if again:
@@ -337,15 +344,7 @@ class UringModel(ReadinessModel):
             if flags & MSG_DONTWAIT:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             entry.dry = True
-        if by_ring:
-            operation = self._ring.recv(self.scheduler.current, sock, entry.fd, room, entry.dry)
-        else:
-            if again:
-                self._in_vain(entry, sock, READ, until)
-            operation = self._ring.poll_add(self.scheduler.current, sock, entry.fd, READ)
-        entry.dry = False
-        self._begin(operation, entry, READ)
-        return operation
+        return self._begin_waiting(entry, sock, room if by_ring else 0, until, again)
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         sent = self.begin_send(sock, data, flags, timeout)

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from rimstone import clock
@@ -72,17 +73,7 @@ def connect_ex(self: Any, address: Any, /) -> int:
     timeout = self.gettimeout()
     if timeout == 0:
         return _Raw.connect_ex(self, address)
-    try:
-        hub.io.connect(self, address, timeout)
-    except TimeoutError as error:
-        return error.errno or errno.EAGAIN  # EAGAIN for our own timeout, as the C function does
-    except socket.gaierror:
-        raise
-    except OSError as error:
-        if error.errno is None:
-            raise
-        return error.errno
-    return 0
+    return hub.io.connect_ex(self, address, timeout)
 
 
 def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
@@ -90,7 +81,8 @@ def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
 
 
 def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
-    return _call(self, READ, "recvfrom_into", (buffer, nbytes), flags)  # type: ignore[no-any-return]
+    with memoryview(buffer) as view:  # so that nobody resizes it meanwhile
+        return _call(self, READ, "recvfrom_into", (view, nbytes), flags)  # type: ignore[no-any-return]
 
 
 def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
@@ -98,7 +90,9 @@ def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> 
 
 
 def recvmsg_into(self: Any, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
-    return _call(self, READ, "recvmsg_into", (list(buffers), ancbufsize), flags)
+    with ExitStack() as stack:
+        views = [stack.enter_context(memoryview(buffer)) for buffer in buffers]
+        return _call(self, READ, "recvmsg_into", (views, ancbufsize), flags)
 
 
 def _call(self: Any, direction: int, method: str, args: tuple[Any, ...], flags: int) -> Any:

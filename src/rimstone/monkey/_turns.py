@@ -78,7 +78,7 @@ class Turns:
 
         Raises:
             RuntimeError: a task of this thread is inside, and this place cannot wait for it (a signal handler); or a
-                task was that a forked child does not have.
+                task was that a forked child does not have, or whose thread has ended.
         """
         inside = self._inside
         if hub is None:
@@ -106,11 +106,10 @@ class Turns:
         return result
 
     def _queue_up(self, me: Any, file: Any) -> None:
-        if getattr(getattr(self._inside.get(_WHO), "hub", None), "forked", False):
-            raise RuntimeError(
-                f"{file!r} was in use by a task when this process was forked, and only the parent has that task; "
-                "open the file anew"
-            )
+        hub = getattr(self._inside.get(_WHO), "hub", None)
+        if hub is not None and hub.closed:
+            when = "this process was forked, and only the parent has that task" if hub.forked else "its thread ended"
+            raise RuntimeError(f"{file!r} was in use by a task when {when}; open the file anew")
         queued = _Queued(me)
         try:
             self._queue.append(queued)

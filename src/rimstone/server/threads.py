@@ -109,9 +109,8 @@ class ThreadsService:
                 raise service.error  # noqa: TRY301 - what follows is for every failure
         except BaseException as error:
             is_up = self._up[number].is_set
-            if (
-                is_up or self._deadline is None or not isinstance(error, OSError)
-            ):  # else the stop has closed the listener
+            is_stopped = not is_up and self._deadline is not None  # that closes the listener
+            if not (is_stopped and isinstance(error, OSError)):
                 self.error = self.error or error
             if is_up and self._deadline is None:  # else `start` raises it, or the thread ends anyhow
                 self._say_dead(error)

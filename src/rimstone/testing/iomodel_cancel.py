@@ -234,6 +234,20 @@ class CancelContract(IOModelSuite):
             turns()
             assert not hub.io.waits()
 
+    def test_connect_ex_raises_what_it_is_killed_with(self, hub: Hub) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(listener.getsockname())
+            client = stack.enter_context(socket.socket())
+            task = spawn(hub.io.connect_ex, client, listener.getsockname(), None)
+            until_parked(task)
+            task.kill(ConnectionResetError(errno.ECONNRESET, "mine"), block=False)
+            with pytest.raises(ConnectionResetError, match="mine"):
+                task.get()
+            hub.io.forget(client.fileno())
+
     def test_killed_wait_leaves_nothing_behind(self, hub: Hub) -> None:
         with self.pipe() as (reading, writing):
             for direction in (READ, READ | WRITE):

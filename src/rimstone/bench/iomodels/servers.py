@@ -72,8 +72,12 @@ def servers() -> list[Server]:
             environment = (*server.environment, ("RIMSTONE_BACKOFF_MS", "0"))
             found = [*found, replace(server, name=SPINNING, environment=environment)]
     if core() == "compiled":
-        found += [_rimstone(name, reason, pure=True) for name, reason in iomodel.available().items()]
+        found += [_rimstone(name, _reason_if_pure(name, reason), pure=True) for name, reason in iomodel.available().items()]
     return [*found, *OTHERS]
+
+
+def _reason_if_pure(model: str, reason: str | None) -> str | None:
+    return reason or ("it needs the compiled core" if iomodel.choose(model).compiled_only else None)
 
 
 def _rimstone(model: str, reason: str | None, *, pure: bool = False) -> Server:
