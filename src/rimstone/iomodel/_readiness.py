@@ -58,10 +58,11 @@ __all__ = ["ReadinessModel"]
 
 MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
-_CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR})
+# EWOULDBLOCK is what Windows says. Elsewhere it is EAGAIN: there is no room, for a Unix socket in the listener's queue.
+_CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR}) - {errno.EAGAIN}
 _UNIX_CONNECT_RETRY_SECONDS = 0.005
 _ERRORS_PAUSE_SECONDS = 0.005
-_KILLED = -1  # instead of an errno
+_TIMED_OUT, _KILLED = -1, -2  # instead of an errno
 
 
 def _gathers(sock: Any, flags: int, timeout: float | None) -> bool:
@@ -620,18 +621,26 @@ class ReadinessModel(IOModel):
         return self._retry(entry, sock, READ, accept, (), clock.deadline_after(timeout))  # type: ignore[no-any-return]
 
     def connect(self, sock: Any, address: Any, timeout: float | None) -> None:
-        error = self.connect_ex(sock, address, timeout)
-        if error == errno.EAGAIN:
+        error = self._connect(sock, address, timeout)
+        if error == _TIMED_OUT:
             _timed_out()
         if error:
             raise OSError(error, os.strerror(error))
 
     def connect_ex(self, sock: Any, address: Any, timeout: float | None) -> int:
+        error = self._connect(sock, address, timeout)
+        return errno.EAGAIN if error == _TIMED_OUT else error
+
+    def _connect(self, sock: Any, address: Any, timeout: float | None) -> int:
+        """An errno, 0 for none, or `_TIMED_OUT`."""
         if self._sockets.fd(sock) < 0:
             return errno.EBADF
         entry = self._entry_of(sock)
+        until = clock.until_after(timeout)
         try:
-            error = self._connect(entry, sock, address, clock.until_after(timeout))
+            error = self._begin_connect(entry, sock, address, until)
+            if error in _CONNECTING:
+                error = self._end_connect(entry, sock, until)
         except OSError as failure:
             if failure.errno is None:
                 raise
@@ -640,8 +649,8 @@ class ReadinessModel(IOModel):
             self.scheduler.current.raise_pending()
         return error
 
-    def _connect(self, entry: _entry.SocketEntry, sock: Any, address: Any, until: float) -> int:
-        """What `connect_ex` returns, or `_KILLED`. An OSError that is raised is the socket's own."""
+    def _begin_connect(self, entry: _entry.SocketEntry, sock: Any, address: Any, until: float) -> int:
+        """What connect(2) says, `_TIMED_OUT` or `_KILLED`. An OSError that is raised is the socket's own."""
         while True:
             fd = entry.view.fileno()  # -1, and so EBADF, if it was closed while we waited
             blocking = os.get_blocking(fd)
@@ -653,25 +662,26 @@ class ReadinessModel(IOModel):
                 if blocking:
                     os.set_blocking(fd, True)
             if error != errno.EAGAIN or sock.family != getattr(_socket, "AF_UNIX", -1):
-                break
+                return error
             # A Unix listener's backlog is full, and the kernel tells nobody when it has room again.
-            pause = monotonic() + _UNIX_CONNECT_RETRY_SECONDS
+            pause = min(until, monotonic() + _UNIX_CONNECT_RETRY_SECONDS)
             self.scheduler.check_wait()
             self.scheduler.current.enlisted = True
-            reason = self.scheduler.wait(None, min(pause, until))
+            reason = self.scheduler.wait(None, pause)
             if reason == KILLED:
                 return _KILLED
-            if until <= pause and reason == TIMEOUT:
-                return errno.EAGAIN
+            if reason == TIMEOUT and pause == until:
+                return _TIMED_OUT
             self._come_back(entry, sock)
-        if error not in _CONNECTING:
-            return error  # 0, if it is connected
+
+    def _end_connect(self, entry: _entry.SocketEntry, sock: Any, until: float) -> int:
+        """What has become of it, `_TIMED_OUT` or `_KILLED`. An OSError that is raised is the socket's own."""
         while True:
             reason = self._wait_entry(entry, sock, WRITE, until)
             if reason == KILLED:
                 return _KILLED
             if reason == TIMEOUT:
-                return errno.EAGAIN
+                return _TIMED_OUT
             error = entry.view.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if error:
                 return error

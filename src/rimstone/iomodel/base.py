@@ -174,11 +174,11 @@ class IOModel:
         raise NotImplementedError
 
     def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> Any:
-        """The first half of `recv`: all of it that needs no wait. Bytes; else the current task must wait for what it is.
+        """The first half of `recv`, all of it that needs no wait: bytes, or what the current task must wait for.
 
-        Then the caller hands it to `scheduler.wait`, and it and the reason to `end_recv`, which may again say that the
-        task must wait. The C stack of a parked task is copied twice for each wait, so nothing more of the model's
-        shall lie on it.
+        Then the caller hands that to `scheduler.wait`, and it and the reason to `end_recv`, which may say the same
+        again. The C stack of a parked task is copied twice for each wait, so nothing more of the model's shall lie
+        on it.
         """
         return self.recv(sock, size_bytes, flags, timeout)
 

@@ -542,27 +542,27 @@ class CompletionThreadsModel(ReadinessModel):
                 return result
             operation = operation.anew()
 
-    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> bytes:
+    def begin_recv(self, sock: Any, size_bytes: int, flags: int, timeout: float | None) -> Any:
         """All of it: no second half. A small stack would be worth nothing beside two threads that take turns."""
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
             return super().begin_recv(sock, size_bytes, flags, timeout)
         entry = self._entry_of(sock)
         receive: Any = entry.view.recv
         if flags & MSG_DONTWAIT:
-            return receive(size_bytes, flags)  # type: ignore[no-any-return]
+            return receive(size_bytes, flags)
         args = (size_bytes, (flags & ~MSG_WAITALL) | MSG_DONTWAIT)
-        return self._retry(entry, sock, READ, receive, args, clock.deadline_after(timeout))  # type: ignore[no-any-return]
+        return self._retry(entry, sock, READ, receive, args, clock.deadline_after(timeout))
 
-    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> int:
+    def begin_recv_into(self, sock: Any, buffer: Buffer, size_bytes: int, flags: int, timeout: float | None) -> Any:
         if flags & MSG_WAITALL and _gathers(sock, flags, timeout):
             return super().begin_recv_into(sock, buffer, size_bytes, flags, timeout)
         entry = self._entry_of(sock)
         receive: Any = entry.view.recv_into
         if flags & MSG_DONTWAIT:
-            return receive(buffer, size_bytes, flags)  # type: ignore[no-any-return]
+            return receive(buffer, size_bytes, flags)
         with memoryview(buffer) as view:
             args = (view, size_bytes, (flags & ~MSG_WAITALL) | MSG_DONTWAIT)
-            return self._retry(entry, sock, READ, receive, args, clock.deadline_after(timeout))  # type: ignore[no-any-return]
+            return self._retry(entry, sock, READ, receive, args, clock.deadline_after(timeout))
 
     def send(self, sock: Any, data: Buffer, flags: int, timeout: float | None) -> int:
         entry = self._entry_of(sock)

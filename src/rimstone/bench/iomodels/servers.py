@@ -72,7 +72,9 @@ def servers() -> list[Server]:
             environment = (*server.environment, ("RIMSTONE_BACKOFF_MS", "0"))
             found = [*found, replace(server, name=SPINNING, environment=environment)]
     if core() == "compiled":
-        found += [_rimstone(name, _reason_if_pure(name, reason), pure=True) for name, reason in iomodel.available().items()]
+        found += [
+            _rimstone(name, _reason_if_pure(name, reason), pure=True) for name, reason in iomodel.available().items()
+        ]
     return [*found, *OTHERS]
 
 
