@@ -405,3 +405,24 @@ def test_ctrl_c_that_came_before_is_not_lost_in_a_finalizer():
     else:
         raise AssertionError("it is lost")
     os.close(fd)
+
+
+@in_patched_process()
+def test_temporary_files_of_several_tasks():
+    """The first one looks which folder will do, with a lock, and may wait there."""
+    import os
+    import tempfile
+
+    from rimstone import joinall, spawn
+    from rimstone.hub import files
+
+    files._writes.careful_until = float("inf")  # each write is another thread's
+
+    def use():
+        with tempfile.TemporaryFile() as file:
+            file.write(b"x")
+
+    assert tempfile.tempdir is None
+    tasks = [spawn(use) for _ in range(3)]
+    joinall(tasks, raise_error=True)
+    assert os.path.isdir(tempfile.tempdir)

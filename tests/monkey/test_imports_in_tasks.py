@@ -188,3 +188,68 @@ def test_module_that_patches_while_it_is_imported(tmp_path, kind):
     }[kind]
     done = run_script(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom rimstone import spawn\n{load}{run}")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_hub_that_waits_imports_nothing():
+    """It could not wait for another thread that imports the same."""
+    done = run_script("""
+import rimstone.monkey
+rimstone.monkey.patch_all()
+import sys, threading
+from rimstone import spawn
+from rimstone._originals import sleep
+event = threading.Event()
+thread = threading.Thread(target=lambda: (sleep(0.1), event.set()))
+thread.start()
+spawn(int).join()
+before = set(sys.modules)
+spawn(event.wait).join()
+thread.join()
+assert set(sys.modules) == before, set(sys.modules) - before
+""")
+    assert done.returncode == 0, done.stderr
+
+
+@in_patched_process(modules)
+def test_lock_of_a_module_is_entered_whatever_is_thrown_and_waited_for_by_who_can_be_killed():
+    import importlib
+    import threading
+    from importlib import _bootstrap
+
+    from rimstone import sleep, spawn
+
+    modules(slow="import sys\nsys.pause()\nsys.release()\n")
+    import _thread
+    import sys
+
+    if sys.version_info >= (3, 12):  # a native lock, which no wait can end
+        return
+
+    def hold_lock_for_a_while():
+        lock = _bootstrap._module_locks["slow"]().lock
+        got = _thread.allocate_lock()
+        got.acquire()
+        go_on = _thread.allocate_lock()
+        go_on.acquire()
+
+        def hold():
+            with lock:
+                got.release()
+                go_on.acquire()
+
+        threading.Thread(target=hold).start()
+        got.acquire()
+        held.append(go_on)
+
+    held = []
+    sys.release = hold_lock_for_a_while
+    importer = spawn(importlib.import_module, "slow")
+    other = spawn(importlib.import_module, "slow")
+    while not held:
+        sleep(0)
+    sleep(0)
+    importer.kill(block=False)
+    sleep(0)
+    held[0].release()
+    assert other.get().__name__ == "slow"
+    importer.join()

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from rimstone import iomodel
 from rimstone.testing.patched import in_patched_process as in_patched
 from rimstone.testing.patched import run_script
 
@@ -164,6 +165,92 @@ def test_kill_waits_for_the_read_and_loses_nothing():
         reader.join()
         assert after == ["line 0\n"]
         assert file.read() == "line 1\nline 2\n"
+    os.unlink(name)
+
+
+@pytest.mark.parametrize("model", [name for name in ("epoll", "uring") if iomodel.available()[name] is None])
+def test_kill_of_a_task_that_writes_or_reads_lines_strikes_between_two_lines(model, monkeypatch):
+    """Not where it lets others run: C has then taken the line out of its buffer, or a part of it."""
+    monkeypatch.setenv("RIMSTONE_IO_MODEL", model)
+    done = run_script("""
+import rimstone.monkey
+rimstone.monkey.patch_all()
+import tempfile
+from rimstone import sleep, spawn
+
+LINES = [f"{number} {'z' * 60}\\n" for number in range(30_000)]
+name = tempfile.mktemp()
+for turns in range(1, 60, 4):
+    written = []
+
+    def write():
+        with open(name, "w") as file:
+            for line in LINES:
+                file.write(line)
+                written.append(line)
+
+    task = spawn(write)
+    for _ in range(turns):
+        sleep(0)
+    task.kill()
+    with open(name) as file:
+        assert list(file)[: len(written)] == written, len(written)
+
+with open(name, "w") as file:
+    file.writelines(LINES)
+for mode, lines in (("r", LINES), ("rb", [line.encode() for line in LINES])):
+    with open(name, mode) as file:
+        read = []
+
+        def read_on():
+            while line := file.readline():
+                read.append(line)
+
+        task = spawn(read_on)
+        while not task.ready():
+            sleep(0)
+            if not task.ready():
+                task.kill()
+                task = spawn(read_on)
+        assert read == lines
+import os
+os.unlink(name)
+""")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+@in_patched_process()
+def test_task_that_fails_in_a_file_is_freed_with_it():
+    import gc
+    import os
+    import tempfile
+    import weakref
+
+    from rimstone import spawn
+
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(b"\xff")
+    files = []
+
+    def read():
+        file = open(name, encoding="utf-8")  # noqa: SIM115
+        files.append(weakref.ref(file))
+        file.read()
+
+    name = file.name
+    gc.disable()
+    task = spawn(read)
+    try:
+        task.get()
+    except UnicodeDecodeError:
+        pass
+    else:
+        raise AssertionError
+    from rimstone._core import core
+
+    del task
+    assert core() == "pure" or files[0]() is None
     os.unlink(name)
 
 

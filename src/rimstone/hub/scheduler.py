@@ -46,6 +46,7 @@ from rimstone import clock
 from rimstone._originals import get_ident, native_local
 from rimstone.errors import CannotWait, Deadlock, HubError
 from rimstone.hub import _native, guard, watchdog
+from rimstone.hub.deadlock import deadlock_of
 from rimstone.hub.taskcore import Guest, TaskCore
 from rimstone.hub.timers import Timers
 from rimstone.iomodel import IOModel, choose
@@ -559,8 +560,6 @@ class Hub(Scheduler):
         return [hub for hub in tuple(_hubs) if not hub.closed]
 
     def _refuse_deadlock(self) -> None:
-        from rimstone.hub.deadlock import deadlock_of
-
         found = deadlock_of(self)
         if found is not None:
             raise Deadlock(found)

@@ -459,7 +459,7 @@ class UringModel(ReadinessModel):
             self._ring.submit()
             result = self._finish_file(operation)
             if result in {-errno.EINTR, -errno.EAGAIN}:
-                self.scheduler.give_way()  # nobody says how often that is
+                self._give_way_shielded()  # nobody says how often that is
                 continue
             if result < 0 and not done:
                 raise OSError(-result, os.strerror(-result))
@@ -467,6 +467,12 @@ class UringModel(ReadinessModel):
                 break
             done += result
         return done
+
+    def _give_way_shielded(self) -> None:
+        try:
+            self.scheduler.give_way()
+        except BaseException as thrown:  # into the task, which is not done
+            self.scheduler.throw_later([thrown])
 
     def _finish_file(self, operation: "_ring.Operation") -> int:
         """Wait until it is done, whatever is thrown into the task meanwhile; returns the result, or -errno."""

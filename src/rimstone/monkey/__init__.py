@@ -30,18 +30,24 @@ def patch_all(*, files: bool = True) -> None:
     if files:
         _patch("os", _os.patch)
         _patch("io", _files.patch)
+        _patch("tempfile", lambda: when_imported("tempfile", _patch_tempfile))
     _patch("time", _time.patch)
     _patch("threading", _threading.patch)
     _patch("import", _import_locks.patch)
     _patch("socket", _socket.patch)
     _patch("dns", _dns.patch)
     _patch("selectors", _selectors.patch)
-    if "ssl" not in _done:
-        _done.append("ssl")
-        when_imported("ssl", _patch_ssl)
-    if "asyncio" not in _done:
-        _done.append("asyncio")
-        when_imported("asyncio.base_events", _patch_asyncio)
+    _patch("ssl", lambda: when_imported("ssl", _patch_ssl))
+    _patch("asyncio", lambda: when_imported("asyncio.base_events", _patch_asyncio))
+
+
+def _patch_tempfile() -> None:
+    import tempfile
+
+    from rimstone.sync import Lock
+
+    # Held while it writes a file, to see whether the folder will do. Nobody asks it to be native.
+    tempfile._once_lock = Lock()  # type: ignore[attr-defined]
 
 
 def _patch_ssl() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from rimstone._originals import allocate_lock, get_ident
 from rimstone.hub.scheduler import forking_task, here
 from rimstone.sync import Lock
+from rimstone.sync.lock import ShieldedLock
 
 __all__ = ["patch"]
 
@@ -53,8 +54,13 @@ class _Threads:
         return _forking_task() or _native()  # a forked child's main program goes on with the imports of that task
 
     @staticmethod
-    def allocate_lock(_cooperative: Any = Lock, _native: Any = allocate_lock, _ending: Any = sys.is_finalizing) -> Any:
-        """What a `_ModuleLock` is made of."""
+    def allocate_lock(
+        _cooperative: Any = ShieldedLock, _native: Any = allocate_lock, _ending: Any = sys.is_finalizing
+    ) -> Any:
+        """What a `_ModuleLock` is made of: `lock`, without which it cannot be released, and `wakeup`.
+
+        A task that waits for `wakeup`, by `acquire`, can be killed.
+        """
         return _native() if _ending() else _cooperative()
 
 

@@ -58,9 +58,14 @@ class Turns:
 
         `otherwise()` if it is somebody else's: of another thread, or the calling place is a signal handler. It must not
         park here, within a C object that is locked for its thread.
+
+        It does not let others run where it need not wait: what would end the task there (a kill, a `Timeout`) would
+        take with it what C has taken out of its buffer. `call` has done so before.
         """
         inside = self._inside
+        task.hub.budget = max(1, task.hub.budget)
         if inside.get(_WHO) is task:
+            task = None  # whose error would refer to this frame, and the two live on until the collector comes
             return operation(*args)
         try:
             if inside.setdefault(_WHO, task) is not task:
@@ -72,6 +77,8 @@ class Turns:
             except BaseException:  # a signal handler raised in it, or before it began
                 self._leave(task)
                 raise
+            finally:
+                task = None
 
     def call(self, hub: Any, file: Any, method: Any, args: tuple[Any, ...]) -> Any:
         """Return `method(file, *args)`, when it is the calling task's turn; *hub*: what `hub_that_waits` says.
@@ -90,6 +97,8 @@ class Turns:
         me = get_ident() if hub is None else hub.current
         if inside.get(_WHO) == me:  # C calls back: `close` calls `flush`
             return method(file, *args)
+        if hub is not None and hub.budget <= 0:
+            hub.give_way()
         before = None if hub is None else hub.root.pending
         try:
             if inside.setdefault(_WHO, me) != me:
@@ -101,6 +110,8 @@ class Turns:
             except BaseException:
                 self._leave(me)
                 raise
+            finally:
+                me = None  # as above
         if hub is not None and hub.root.pending is not before:
             raise_interrupt(hub, before)
         return result
