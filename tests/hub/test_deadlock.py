@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from rimstone import iomodel
+
 PRELUDE = """
 import signal, threading
 from rimstone import joinall, sleep, spawn
@@ -65,6 +67,23 @@ except Deadlock as error:
 assert ended, ended
 other.put(None)
 thread.join()
+""")
+
+
+@pytest.mark.skipif(iomodel.available()["uring"] is not None, reason="io_uring is not to be had here")
+def test_threads_of_the_kernel_for_files_wake_nobody():
+    run("""
+import os, tempfile
+import rimstone.hub
+from rimstone.hub import get_hub
+from rimstone.iomodel import choose
+hub = get_hub(choose("uring"))
+with tempfile.TemporaryFile() as file:
+    spawn(sleep, 0.1)
+    assert spawn(hub.io.write_file, file.fileno(), bytes(2_000_000), 0).get() == 2_000_000
+threads = os.listdir("/proc/self/task")
+expect_deadlock(spawn(SimpleQueue().get).join, "get-")
+assert len(threads) > 1, "nothing has been tested"
 """)
 
 

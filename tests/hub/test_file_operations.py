@@ -1,6 +1,8 @@
 """Operations on files: by the IO model if it completes them, else by a thread; a kill waits until they are done."""
 
+import mmap
 import os
+import sys
 import threading
 from _thread import start_new_thread
 from types import SimpleNamespace
@@ -121,6 +123,50 @@ def test_appending_leaves_the_place_to_the_kernel(completing, tmp_path):
     os.close(fd)
 
 
+def test_pwrite_to_a_file_in_append_mode_is_a_threads(tmp_path):
+    """Linux appends it, in one piece, and leaves the position alone."""
+
+    def body():
+        hub = hub_that_waits()
+        seen = SimpleNamespace(io=CompletingModel(), tasks=hub.tasks, on_idle=None)
+        fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        os.write(fd, b"abc")
+        data = bytes(files.AT_ONCE_BYTES + 1)
+        assert write_file(seen, fd, memoryview(data), 0) == len(data)
+        assert os.fstat(fd).st_size == (3 if sys.platform == "linux" else 0) + len(data)
+        assert position(fd) == 3
+        assert not seen.io.asked
+        os.close(fd)
+
+    sibling = spawn(sleep, 60)
+    spawn(body).get()
+    sibling.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="there is no O_DIRECT")
+def test_direct_read_beyond_the_end_is_a_threads(tmp_path):
+    """It takes whole blocks only, and so what is left cannot be asked for."""
+
+    def body():
+        hub = hub_that_waits()
+        seen = SimpleNamespace(io=CompletingModel(), tasks=hub.tasks, on_idle=None)
+        (tmp_path / "file").write_bytes(b"0123456789")
+        try:
+            fd = os.open(tmp_path / "file", os.O_RDONLY | os.O_DIRECT)
+        except OSError:
+            pytest.skip("this file system has no O_DIRECT")
+        with mmap.mmap(-1, 8192) as block:
+            with memoryview(block) as view:
+                assert read_file(seen, fd, view) == 10
+            assert block[:10] == b"0123456789"
+        assert not seen.io.asked
+        os.close(fd)
+
+    sibling = spawn(sleep, 60)
+    spawn(body).get()
+    sibling.kill()
+
+
 def test_what_does_not_know_its_size_takes_a_thread():
     def body():
         hub = hub_that_waits()
@@ -151,15 +197,20 @@ def test_small_write_is_made_at_once_unless_the_last_ones_took_long(file, monkey
     def recorded(native):
         def write(*args):
             writers.append(threading.get_ident())
-            if slow:
-                now[0] += 0.01
             return native(*args)
 
         return write
 
+    def timed_write(*args):
+        writers.append(threading.get_ident())
+        count, _ = native_timed_write(*args)
+        return count, 0.01 if slow else 0.0
+
     writers, slow, now = [], [], [1000.0]
     monkeypatch.setattr(files, "os_write", recorded(files.os_write))
     monkeypatch.setattr(files, "os_pwrite", recorded(files.os_pwrite))
+    native_timed_write = files.timed_write
+    monkeypatch.setattr(files, "timed_write", timed_write)
     monkeypatch.setattr(files, "_writes", files._Writes())
     monkeypatch.setattr(files.clock, "monotonic", lambda: now[0])
     sibling = spawn(sleep, 60)
@@ -171,6 +222,36 @@ def test_small_write_is_made_at_once_unless_the_last_ones_took_long(file, monkey
     now[0] += 1.1
     assert spawn(body).get() == [True, True, False, False]
     sibling.kill()
+
+
+def test_time_of_a_write_is_not_that_of_a_thread_that_computes(file):
+    """It has to wait for the interpreter lock afterwards, up to 5 ms, as often as not."""
+    stop = threading.Event()
+
+    def compute():
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        times = sorted(files.timed_write(file, b"line\n", offset)[1] for offset in (-1, 0) for _ in range(50))
+    finally:
+        stop.set()
+        thread.join()
+    assert times[50] < files._SLOW_SECONDS
+
+
+def test_timed_write_is_write(file):
+    assert files.timed_write(file, b"0123456789", -1)[0] == 10
+    assert files.timed_write(file, memoryview(b"ab"), 3)[0] == 2
+    assert os.pread(file, 20, 0) == b"010ab3456789"
+    for fd, data, error in ((-1, b"a", OSError), (file, "a", TypeError)):
+        with pytest.raises(error) as raised:
+            files.timed_write(fd, data, -1)
+        with pytest.raises(error) as expected:
+            os.write(fd, data)
+        assert raised.value.args == expected.value.args
 
 
 def test_small_writes_let_siblings_have_their_turn(file):

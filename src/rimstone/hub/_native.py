@@ -1,14 +1,18 @@
-"""What the scheduler needs of greenlet and of the thread. `_native.pyx` is its twin in C: keep the two alike."""
+"""What the hub needs of greenlet, of the thread and of write(2). `_native.pyx` is its twin in C: keep the two alike."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from rimstone._originals import native_local
+from rimstone._originals import native_local, os_pwrite, os_write
+from rimstone.clock import monotonic
 from rimstone.hub import at_exit
 
-__all__ = ["Greenlets", "PerThread"]
+__all__ = ["Greenlets", "PerThread", "timed_write"]
+
+_MAY_BE_LOCK_SECONDS = 0.001
 
 
 class Greenlets:
@@ -50,3 +54,19 @@ class PerThread:
     def set(self, value: Any) -> None:
         """Set it for the calling thread; None before the object goes away."""
         self._slot.value = value
+
+
+def timed_write(fd: int, data: Any, offset: int) -> tuple[int, float]:
+    """What write(2) returns, or pwrite(2) where *offset* is not negative, and how many seconds the kernel took for it.
+
+    Not how long the thread then waited for the interpreter lock, because others compute: here that is measured, as what
+    a call takes that waits for nothing else.
+    """
+    begun = monotonic()
+    count = os_write(fd, data) if offset < 0 else os_pwrite(fd, data, offset)  # type: ignore[misc]  # none on Windows
+    ended = monotonic()
+    seconds = ended - begun
+    if seconds > _MAY_BE_LOCK_SECONDS:
+        os.fstat(fd)
+        seconds -= monotonic() - ended
+    return count, seconds

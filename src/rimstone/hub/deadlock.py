@@ -35,7 +35,7 @@ def deadlock_of(hub: "Hub") -> str | None:
     harmless = _harmless_threads(hub)
     threads = _thread._count() + 1 - harmless  # the main thread is not counted
     stuck = _stuck_hubs(hub)
-    if len(stuck) != threads or _native_threads() != threads + harmless or _has_handlers():
+    if len(stuck) != threads or not _are_all_native_threads(threads + harmless) or _has_handlers():
         return None
     if _harmless_threads(hub) != harmless:  # one has begun or ended while we counted
         return None
@@ -81,11 +81,18 @@ def _harmless_threads(hub: "Hub") -> int:
     return watchdog.harmless_threads() + sum(other.io.threads() for other in hub.all())
 
 
-def _native_threads() -> int:
+def _are_all_native_threads(count: int) -> bool:
+    """Whether the process has *count* threads, and no more but io_uring's: those wake nobody who waits for nothing."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        numbers = os.listdir("/proc/self/task")
+        return len(numbers) == count or sum(not _is_of_kernel(number) for number in numbers) == count
     except OSError:
-        return -1
+        return False
+
+
+def _is_of_kernel(number: str) -> bool:
+    with open(f"/proc/self/task/{number}/comm", "rb") as file:
+        return file.read().startswith(b"iou-")
 
 
 def _has_handlers() -> bool:

@@ -5,8 +5,8 @@ Either way the task waits until the operation is done, whatever is thrown into i
 
 A small write goes into the page cache and waits for nothing as a rule, but no file system in wide use can say so
 beforehand. To be on the safe side each time would cost five times as much as the write, and a switch for every line
-that is logged. So it is made at once, and its time taken: after one that took long (the disk does not keep up; the file
-is O_SYNC) all are made by others for a second. The siblings' price is one slow write a second.
+that is logged. So it is made at once, and the kernel's time taken: after one that took long (the disk does not keep up;
+the file is O_SYNC) all are made by others for a second. The siblings' price is one slow write a second.
 """
 
 import os
@@ -18,6 +18,7 @@ from typing import Any
 from rimstone import clock
 from rimstone._originals import os_fdatasync, os_fsync, os_preadv, os_pwrite, os_readv, os_write
 from rimstone.hub import guard
+from rimstone.hub._native import timed_write
 from rimstone.hub.offload import offload_shielded
 from rimstone.hub.scheduler import Hub, current_hub
 
@@ -36,6 +37,7 @@ __all__ = [
 
 AT_ONCE_BYTES = 128 * 1024  # what is copied from or to the cache in the hub's own thread: some 20 us
 _BUDGET_BYTES = 1024
+_O_DIRECT = getattr(os, "O_DIRECT", 0)
 _SLOW_SECONDS = 0.002
 _CAREFUL_SECONDS = 1.0
 
@@ -50,15 +52,12 @@ class _Writes:
     def __init__(self) -> None:
         self.careful_until = 0.0
 
-    def at_once(self, native: Any, *args: Any) -> int:
-        """Make one, and take its time."""
-        begun = clock.monotonic()
-        try:
-            return native(*args)  # type: ignore[no-any-return]
-        finally:
-            ended = clock.monotonic()
-            if ended - begun > _SLOW_SECONDS:
-                self.careful_until = ended + _CAREFUL_SECONDS
+    def at_once(self, fd: int, data: memoryview, offset: int) -> int:
+        """Make one, and take its time. *offset*: as for `write_file`."""
+        count, seconds = timed_write(fd, data, offset)
+        if seconds > _SLOW_SECONDS:
+            self.careful_until = clock.monotonic() + _CAREFUL_SECONDS
+        return count
 
     def may_be_at_once(self, size: int) -> bool:
         """Whether a write of *size* bytes is likely to wait for nothing."""
@@ -173,11 +172,12 @@ def write_file(hub: Hub, fd: int, data: memoryview, offset: int = -1) -> int:
     if _writes.may_be_at_once(data.nbytes):
         take_turn(hub)
         charge(hub, data.nbytes)
-        return _writes.at_once(os_write, fd, data) if offset < 0 else _writes.at_once(os_pwrite, fd, data, offset)
+        return _writes.at_once(fd, data, offset)
     if hub.io.completes_files and not _is_alone(hub):
-        if offset >= 0 or _appends(fd):
+        flags = _flags(fd)
+        if (offset < 0) == bool(flags & os.O_APPEND):  # else pwrite(2) appends, wherever; and a model cannot
             return hub.io.write_file(fd, data, offset)
-        if stat.S_ISREG(os.fstat(fd).st_mode):  # the position of a disk cannot be moved past its end
+        if offset < 0 and stat.S_ISREG(os.fstat(fd).st_mode):  # the position of a disk cannot be moved past its end
             return _at_position(fd, data.nbytes, lambda _, at: hub.io.write_file(fd, data, at))
     if offset < 0:
         return call_file(hub, os_write, fd, data)  # type: ignore[no-any-return]
@@ -205,17 +205,20 @@ def _at_position(fd: int, size: int, operate: Callable[[int, int], int]) -> int:
 
 
 def _left(fd: int, offset: int = -1) -> int | None:
-    """How much there is from *offset*, or the position, to the end; None if only reading can tell: /proc, a disk."""
+    """How much there is from *offset*, or the position, to the end; None if only reading can tell: /proc, a disk.
+
+    And for O_DIRECT, which reads whole blocks, also beyond the end.
+    """
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+    if not stat.S_ISREG(status.st_mode) or not status.st_size or _flags(fd) & _O_DIRECT:
         return None
     return max(0, status.st_size - (os.lseek(fd, 0, os.SEEK_CUR) if offset < 0 else offset))
 
 
-def _appends(fd: int) -> bool:
+def _flags(fd: int) -> int:
     import fcntl  # there is none on every system, but where an IO model completes files
 
-    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
+    return fcntl.fcntl(fd, fcntl.F_GETFL)
 
 
 def sync_file(hub: Hub, fd: int, data_only: bool = False) -> None:

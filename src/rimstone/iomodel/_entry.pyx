@@ -178,7 +178,12 @@ cdef class SocketEntry:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if size_bytes < 0:
             raise ValueError("negative buffersize in recv_into")
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        except BufferError:  # what `_socket` says, whatever is wrong with it
+            raise TypeError(
+                f"recv_into() argument 1 must be read-write bytes-like object, not {type(buffer).__name__}"
+            ) from None
         try:
             if size_bytes == 0:
                 size_bytes = view.len

@@ -28,7 +28,9 @@ cdef class ReadinessModel(IOModel):
     @cython.locals(scheduler=Scheduler)
     cpdef int _wait_entry(self, SocketEntry entry, sock, int direction, deadline) except -1
     cdef int _waited(self, SocketEntry entry, sock, int reason) except -1
-    cpdef _in_vain(self, SocketEntry entry, sock, int direction, double until)
+    cdef _in_vain(self, SocketEntry entry, sock, int direction, double until)
+    @cython.locals(reason=int)
+    cpdef int _pause_in_vain(self, SocketEntry entry, sock, int direction, double until) except -1
     @cython.locals(reason=int)
     cpdef _until_ready(self, SocketEntry entry, sock, int direction, deadline, bint again=*)
     cdef _end_wait(self, SocketEntry entry, sock, int reason)

@@ -60,6 +60,7 @@ MSG_DONTWAIT = getattr(_socket, "MSG_DONTWAIT", 0)
 MSG_WAITALL = getattr(_socket, "MSG_WAITALL", 0)
 # EWOULDBLOCK is what Windows says. Elsewhere it is EAGAIN: there is no room, for a Unix socket in the listener's queue.
 _CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR}) - {errno.EAGAIN}
+_INTERNET = frozenset(getattr(_socket, name) for name in ("AF_INET", "AF_INET6") if hasattr(_socket, name))
 _UNIX_CONNECT_RETRY_SECONDS = 0.005
 _ERRORS_PAUSE_SECONDS = 0.005
 _TIMED_OUT, _KILLED = -1, -2  # instead of an errno
@@ -154,9 +155,19 @@ class ReadinessModel(IOModel):
         error under IP_RECVERR, or a timestamp: poll(2) says POLLERR until the queue has been read (MSG_ERRQUEUE), while
         a blocking recv waits for data. A model that reports a change once needs no such pause.
         """
-        if _has_only_errors(entry.fd, direction):
-            self.scheduler.park(min(until, monotonic() + _ERRORS_PAUSE_SECONDS))
+        if self._pause_in_vain(entry, sock, direction, until) == KILLED:
+            self.scheduler.current.raise_pending()
+
+    def _pause_in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> int:
+        """The same; KILLED instead of raising what was thrown into the task."""
+        if not _has_only_errors(entry.fd, direction):
+            return IO
+        self.scheduler.check_wait()
+        self.scheduler.current.enlisted = True
+        reason = self.scheduler.wait(None, min(until, monotonic() + _ERRORS_PAUSE_SECONDS))
+        if reason != KILLED:
             self._come_back(entry, sock)
+        return reason
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -217,6 +228,8 @@ class ReadinessModel(IOModel):
         reason = self._wait_entry(entry, sock, events, deadline)
         if reason == KILLED:
             self.scheduler.current.raise_pending()
+        if reason == IO:
+            self._in_vain(entry, sock, events, NEVER if deadline is None else deadline)  # its caller tries again
         return reason != TIMEOUT
 
     def _wait_both(self, entry: _entry.SocketEntry, sock: Any, deadline: float | None) -> bool:
@@ -492,12 +505,16 @@ class ReadinessModel(IOModel):
         """
         flags &= ~MSG_WAITALL
         done = 0
+        again = False  # the last try was in vain, too
         while done < len(view):
             reason = IO
             try:
                 count = entry.try_recv_into(view[done:], 0, flags)
                 if count < 0:
-                    reason = self._wait_entry(entry, sock, READ, None)
+                    reason = self._pause_in_vain(entry, sock, READ, NEVER) if again else IO
+                    if reason != KILLED:
+                        reason = self._wait_entry(entry, sock, READ, None)
+                again = count < 0
             except OSError:
                 if done:
                     break
@@ -574,6 +591,7 @@ class ReadinessModel(IOModel):
 
         An error after some of it was taken is the next call's, as in the kernel. A kill is the task's, and raised.
         """
+        again = False  # the last try was in vain, too
         with memoryview(data) as view, view.cast("B") as octets:
             while sent < len(octets):
                 reason = IO
@@ -581,7 +599,10 @@ class ReadinessModel(IOModel):
                     with octets[sent:] as rest:
                         count = entry.try_send(rest, flags)
                     if count < 0:
-                        reason = self._wait_entry(entry, sock, WRITE, None)
+                        reason = self._pause_in_vain(entry, sock, WRITE, NEVER) if again else IO
+                        if reason != KILLED:
+                            reason = self._wait_entry(entry, sock, WRITE, None)
+                    again = count < 0
                 except OSError:
                     break
                 if reason == KILLED:
@@ -640,7 +661,7 @@ class ReadinessModel(IOModel):
         try:
             error = self._begin_connect(entry, sock, address, until)
             if error in _CONNECTING:
-                error = self._end_connect(entry, sock, until)
+                error = self._end_connect(entry, sock, address, until)
         except OSError as failure:
             if failure.errno is None:
                 raise
@@ -674,7 +695,7 @@ class ReadinessModel(IOModel):
                 return _TIMED_OUT
             self._come_back(entry, sock)
 
-    def _end_connect(self, entry: _entry.SocketEntry, sock: Any, until: float) -> int:
+    def _end_connect(self, entry: _entry.SocketEntry, sock: Any, address: Any, until: float) -> int:
         """What has become of it, `_TIMED_OUT` or `_KILLED`. An OSError that is raised is the socket's own."""
         while True:
             reason = self._wait_entry(entry, sock, WRITE, until)
@@ -692,6 +713,8 @@ class ReadinessModel(IOModel):
                 if not_yet.errno != errno.ENOTCONN:
                     raise
             else:
+                if sock.family in _INTERNET:
+                    entry.view.connect_ex(address)  # to whoever asks first Linux says that it is, later that it was
                 return 0
 
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:

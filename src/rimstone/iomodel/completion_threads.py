@@ -306,32 +306,37 @@ class _Completer:
         assert _originals.poll is not None
         poll = _originals.poll()
         poll.register(self._wakeup.fd, _READABLE)
-        while True:
-            rounds = len(self._rounds)  # before poll: whoever asks later may know of something that poll did not see
-            ready = dict(poll.poll(0 if rounds else None))
-            if ready.pop(self._wakeup.fd, None) is not None:
-                self._wakeup.clear()
-            self._read_news(poll)  # after poll: whoever began to wait before the data came must hear of them
-            if self._closed:
-                return
-            tried = 0
-            done: list[_Operation] = []
-            for fd, mask in ready.items():
-                events = (READ if mask & (_READABLE | _ENDED) else 0) | (WRITE if mask & (_WRITABLE | _ENDED) else 0)
-                for operation in self._waiting.get(fd, ()):
-                    with self._lock:
-                        if operation.events & events and operation.state is SUBMITTED:
-                            tried += 1
-                            if operation.perform():
-                                done.append(operation)
-                self._watch(poll, fd)
-            if done:
-                self.completed.extend(done)
-                self.posted.set()
-            elif tried and not rounds:
-                _originals.sleep(_VAIN_SECONDS)
-            for _ in range(rounds):
-                self._rounds.popleft().release()
+        while self._turn(poll):
+            pass
+
+    def _turn(self, poll: Any) -> bool:
+        """Wait, and perform what is ready; False at the end. What it refers to must be gone before the next wait."""
+        rounds = len(self._rounds)  # before poll: whoever asks later may know of something that poll did not see
+        ready = dict(poll.poll(0 if rounds else None))
+        if ready.pop(self._wakeup.fd, None) is not None:
+            self._wakeup.clear()
+        self._read_news(poll)  # after poll: whoever began to wait before the data came must hear of them
+        if self._closed:
+            return False
+        tried = 0
+        done: list[_Operation] = []
+        for fd, mask in ready.items():
+            events = (READ if mask & (_READABLE | _ENDED) else 0) | (WRITE if mask & (_WRITABLE | _ENDED) else 0)
+            for operation in self._waiting.get(fd, ()):
+                with self._lock:
+                    if operation.events & events and operation.state is SUBMITTED:
+                        tried += 1
+                        if operation.perform():
+                            done.append(operation)
+            self._watch(poll, fd)
+        if done:
+            self.completed.extend(done)
+            self.posted.set()
+        elif tried and not rounds:
+            _originals.sleep(_VAIN_SECONDS)
+        for _ in range(rounds):
+            self._rounds.popleft().release()
+        return True
 
     def _read_news(self, poll: Any) -> None:
         changed = set()
@@ -418,6 +423,8 @@ class CompletionThreadsModel(ReadinessModel):
             reason = IO
         else:
             self._delist(operation.fd, task)
+        if task.waiting is operation:
+            task.waiting = None  # it refers to a socket that the task may be about to drop
         is_withdrawn = self._completer.cancel(operation)
         if reason == CLOSED and operation.entry is None:  # the number may be somebody else's by now
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

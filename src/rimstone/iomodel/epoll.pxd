@@ -3,7 +3,7 @@ from rimstone.iomodel._entry cimport SocketEntry
 from rimstone.iomodel._readiness cimport ReadinessModel
 
 cdef unsigned int _READABLE, _WRITABLE, _MARKS
-cdef int READ, WRITE
+cdef int IO, READ, WRITE
 
 
 cdef class EpollModel(ReadinessModel):
@@ -13,7 +13,7 @@ cdef class EpollModel(ReadinessModel):
 
     cpdef _watch(self, int fd)
     cpdef _arm(self, SocketEntry entry)
-    cpdef _in_vain(self, SocketEntry entry, sock, int direction, double until)
+    cpdef int _pause_in_vain(self, SocketEntry entry, sock, int direction, double until) except -1
     cpdef _disarm(self, SocketEntry entry)
     cpdef happened(self, int fd, unsigned int mask)
     cpdef poll(self, timeout)

@@ -26,7 +26,7 @@ from typing import Any
 from rimstone.iomodel import _entry, _poller
 from rimstone.iomodel._readiness import ReadinessModel
 from rimstone.iomodel._wakeup import Wakeup
-from rimstone.iomodel.base import READ, WRITE, Scheduler
+from rimstone.iomodel.base import IO, READ, WRITE, Scheduler
 
 __all__ = ["EpollModel"]
 
@@ -65,8 +65,8 @@ class EpollModel(ReadinessModel):
             self._poller.modify(entry.fd, _SOCKET_EVENTS)
         entry.armed = True
 
-    def _in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> None:
-        pass  # what is there already is not reported again
+    def _pause_in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> int:
+        return IO  # what is there already is not reported again
 
     def _disarm(self, entry: _entry.SocketEntry) -> None:
         pass  # the registration stays: that is the point of it

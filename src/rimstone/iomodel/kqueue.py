@@ -27,7 +27,7 @@ from typing import Any
 from rimstone.iomodel import _entry
 from rimstone.iomodel._readiness import ReadinessModel
 from rimstone.iomodel._wakeup import Wakeup
-from rimstone.iomodel.base import READ, WRITE, Scheduler
+from rimstone.iomodel.base import IO, READ, WRITE, Scheduler
 
 __all__ = ["KqueueModel"]
 
@@ -78,8 +78,8 @@ class KqueueModel(ReadinessModel):
             entry.armed = True
             entry.plain_tcp = False  # hence never dry
 
-    def _in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> None:
-        pass  # what is there already is not reported again
+    def _pause_in_vain(self, entry: _entry.SocketEntry, sock: Any, direction: int, until: float) -> int:
+        return IO  # what is there already is not reported again
 
     def _disarm(self, entry: _entry.SocketEntry) -> None:
         pass  # the filters stay

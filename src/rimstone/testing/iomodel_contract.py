@@ -233,10 +233,19 @@ class IOModelContract(CancelContract, ScaleContract):
     # -- send and its kin --------------------------------------------------------------------------------------
 
     @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has error queues")
-    @pytest.mark.parametrize("operation", ["recv", "recv_into", "recvfrom"])
+    @pytest.mark.parametrize("operation", ["recv", "recv_into", "recvfrom", "wait_socket"])
     def test_error_queue_that_nobody_reads_does_not_spin(self, hub: Hub, operation: str) -> None:
         """A blocking receive raises the error once, and then waits for data, whatever poll(2) says."""
+
+        def try_and_wait(sock: socket.socket) -> bytes:  # as TLS does
+            while True:
+                try:
+                    return sock.recv(10, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    hub.io.wait_socket(sock, READ)
+
         operations: dict[str, Callable[[socket.socket], object]] = {
+            "wait_socket": try_and_wait,
             "recv": lambda sock: hub.io.recv(sock, 10, 0, None),
             "recv_into": lambda sock: hub.io.recv_into(sock, bytearray(10), 0, 0, None),
             "recvfrom": lambda sock: hub.io.call(sock, READ, "recvfrom", (10, socket.MSG_DONTWAIT), None),
@@ -259,6 +268,47 @@ class IOModelContract(CancelContract, ScaleContract):
                 peer.bind(address)
                 peer.sendto(b"abc", sock.getsockname())
                 assert task.get()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has error queues")
+    def test_error_queue_of_a_stream_that_nobody_reads_does_not_spin(self, hub: Hub, tcp: Pair) -> None:
+        """It tells there when data that were sent without a copy are on their way."""
+        tcp[0].setsockopt(socket.SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
+        tcp[0].send(b"x" * 100, 0x400_0000)  # MSG_ZEROCOPY
+        assert tcp[1].recv(100) == b"x" * 100
+        task = spawn(hub.io.recv, tcp[0], 6, socket.MSG_WAITALL, None)
+        until_parked(task)
+        polls = hub.polls
+        sleep(5 * SOON_SECONDS)
+        assert hub.polls - polls < 100
+        full = fill(tcp[0])
+        sender = spawn(hub.io.send, tcp[0], b"x" * 1000, 0, None)
+        until_parked(sender)
+        polls = hub.polls
+        sleep(5 * SOON_SECONDS)
+        assert hub.polls - polls < 200
+        tcp[1].send(b"abcdef")
+        assert task.get() == b"abcdef"
+        assert self.take(tcp[1], full) == full
+        sender.get()
+
+    @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+    def test_socket_that_is_dropped_after_a_wait_is_closed(self, hub: Hub) -> None:
+        """Nothing of ours may keep it, be it the wait's last object."""
+
+        def body() -> bytes:
+            dropped, peer = socket.socketpair()
+            with peer:
+                sender = spawn(peer.send, b"x")
+                assert hub.io.recv(dropped, 1, 0, PATIENCE_SECONDS) == b"x"
+                del dropped
+                sender.get()
+                return hub.io.recv(peer, 1, 0, PATIENCE_SECONDS)
+
+        assert spawn(body).get() == b""
+
+    def test_buffer_that_cannot_be_written_is_refused(self, hub: Hub, pair: Pair) -> None:
+        with pytest.raises(TypeError, match="read-write bytes-like object"):
+            hub.io.recv_into(pair[0], b"abc", 0, 0, None)
 
     def test_send_waits_for_room(self, hub: Hub, pair: Pair) -> None:
         full = fill(pair[0])
