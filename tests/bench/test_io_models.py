@@ -15,6 +15,7 @@ import pytest
 from rimstone import iomodel
 from rimstone.bench import compiled, counting, measure, processes, syscalls
 from rimstone.bench import turns as bench_turns
+from rimstone.bench.__main__ import main as bench_main
 from rimstone.bench.iomodels import chart, claims, plan, servers, tables
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.limits import LIMITS
@@ -63,7 +64,7 @@ def test_nonblocking_is_also_measured_without_its_back_off(monkeypatch: pytest.M
 
 def test_models_of_this_machine_are_there() -> None:
     names = [server.name for server in servers.servers()]
-    assert set(iomodel.available()) - {"blocking"} <= set(names)
+    assert {*iomodel.available(), "rimstone-blocking"} <= set(names)
     assert len(names) == len(set(names))
 
 
@@ -75,7 +76,7 @@ def test_an_unknown_server_is_named_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("amount", [FULL, QUICK])
 def test_names_are_unique_and_limits_and_claims_refer_to_what_is_planned(amount: plan.Plan) -> None:
-    found = [servers._rimstone(name, None) for name in servers.FAMILIES if name != "blocking"]
+    found = [servers._rimstone(name, None) for name in servers.FAMILIES]
     names = [each.name for each in plan.measurements([*found, *servers.OTHERS], amount, 1)]
     assert len(names) == len(set(names))
     for row in LIMITS:
@@ -83,7 +84,7 @@ def test_names_are_unique_and_limits_and_claims_refer_to_what_is_planned(amount:
     assert {turns("c-epoll", "c-threads"), cell("c-epoll", 500), cell("c-threads", 500)} <= set(names)
     for connections in (1, 500):
         assert {calls_of("c-uring", connections), calls_of("c-epoll", connections)} <= set(names)
-    assert {cell("blocking", 10), cell("poll", 5000, 500), cell("epoll", MANY, MANY_ACTIVE)} <= set(names)
+    assert {cell("one-at-a-time", 10), cell("poll", 5000, 500), cell("epoll", MANY, MANY_ACTIVE)} <= set(names)
 
 
 def test_the_estimate_leaves_out_what_cannot_be_had() -> None:
@@ -250,8 +251,8 @@ def phases_as_taught() -> dict[str, Any]:
 
 TAUGHT: dict[str, Any] = {
     **phases_as_taught(),
-    cell("blocking", 1): rounds(9000),
-    cell("blocking", 10): rounds(9000, answered=1),
+    cell("one-at-a-time", 1): rounds(9000),
+    cell("one-at-a-time", 10): rounds(9000, answered=1),
     turns("c-epoll", "c-threads"): rounds(1.1, own_us=55, rival_us=50, cpu_ratio=1.2),
     calls_of("c-epoll", 1): rounds(3),
     calls_of("c-threads", 1): rounds(2),
@@ -286,7 +287,7 @@ def test_claims_say_that_nothing_was_measured() -> None:
 @pytest.mark.parametrize(
     ("number", "name", "found"),
     [
-        (0, cell("blocking", 10), rounds(9000, answered=10)),
+        (0, cell("one-at-a-time", 10), rounds(9000, answered=10)),
         (1, phase("select"), rounds(1, wait_us=1000, wait_cpu_share=0.5, copy_us=5, calls=2, copy_calls=1)),
         (1, phase("poll"), rounds(1, wait_us=1000, wait_cpu_share=0.0, copy_us=2000, calls=2, copy_calls=1)),
         (2, phase("nonblocking"), rounds(1, wait_us=1000, wait_cpu_share=0.5, copy_us=5, calls=9, copy_calls=1)),
@@ -365,12 +366,49 @@ def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
         (("io-models", "upper"), "'io-models' is a run of its own"),
         (("upper", "--quick"), "--quick and --servers are for 'io-models'"),
         (("io-models", "--servers", "epol"), "'epol' is no server"),
+        (("io-models", "--list", "--servers", "epol"), "'epol' is no server"),
     ],
 )
 def test_mistakes_get_one_line(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
     done = run(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "allowed"),
+    [
+        ("--rounds", "0", "use a whole number, 1 or more"),
+        ("--rounds", "x", "use a whole number, 1 or more"),
+        ("--seconds", "-1", "use a number of seconds above 0"),
+        ("--seconds", "nan", "use a number of seconds above 0"),
+        ("--seconds", "x", "use a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_number_is_told_with_what_is_allowed(
+    capsys: pytest.CaptureFixture[str], option: str, given: str, allowed: str
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        bench_main([f"{option}={given}"])
+    assert leaving.value.code == 2
+    said = capsys.readouterr().err
+    assert f"argument {option}: {given!r} is no " in said
+    assert allowed in said
+
+
+def test_the_list_names_every_server_and_what_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iomodel, "available", lambda: {"epoll": None, "telepathy": "nobody listens"})
+    monkeypatch.setattr(servers, "core", lambda: "pure")
+    assert bench_main(["io-models", "--list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert list(lines) == ["epoll", "telepathy", *(server.name for server in servers.OTHERS)]
+    assert lines["telepathy"].endswith("(not here: nobody listens)")
+    assert "a thread for each connection" in lines["rimstone-blocking"]
+    assert "one client at a time" in lines["one-at-a-time"]
+    assert bench_main(["io-models", "--list", "--servers", "c-epoll"]) == 0
+    assert capsys.readouterr().out.split()[0] == "c-epoll"
 
 
 @pytest.mark.slow
@@ -383,13 +421,13 @@ def test_help_is_that_of_the_benchmarks(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_one_server_writes_all_three_files(compiler: None, tmp_path: Path) -> None:
-    done = run("io-models", "--quick", "--seconds", "0.05", "--servers", "blocking", cwd=tmp_path)
+    done = run("io-models", "--quick", "--seconds", "0.05", "--servers", "one-at-a-time", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "blocking without threads serves one client at a time: held" in done.stdout
     files = {path.suffix: path.read_text(encoding="utf-8") for path in (tmp_path / "bench-results").iterdir()}
     assert set(files) == {".json", ".md", ".svg"}
     written = json.loads(files[".json"])
-    assert [server["name"] for server in written["servers"]] == ["blocking"]
+    assert [server["name"] for server in written["servers"]] == ["one-at-a-time"]
     assert written["claims"][0]["verdict"] == "held"
     assert "## Limits" in files[".md"]
     ET.fromstring(files[".svg"])

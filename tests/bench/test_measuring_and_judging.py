@@ -50,7 +50,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.slow
 def test_list_shows_every_row_and_measures_nothing(bench: Any) -> None:
     done = run("--list")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "The servers of io-models: io-models --list\n")
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         *(row.name for row in bench.registry.ROWS),
         "io-models",
@@ -186,6 +186,7 @@ with started([sys.executable, "-c", "import os, time; print(os.getpid(), flush=T
     "file",
     [
         "upper_rimstone.py",
+        "upper_rimstone_blocking.py",
         "upper_rimstone_timeout.py",
         "upper_asyncio_streams.py",
         "upper_threads.py",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rimstone.bench import machine, report
 from rimstone.bench.iomodels.run import compare
+from rimstone.bench.iomodels.servers import choose, listing
 from rimstone.bench.measure import Round, run_rounds
 from rimstone.bench.registry import ROWS, Measurement, Row, measurements_of, select
 
@@ -20,7 +21,7 @@ ROUNDS, SECONDS = 5, 3.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write them down; returns 1 if a measurement failed (a missed limit is no failure)."""
     options = _parser().parse_args(arguments)
-    is_comparison = IO_MODELS in options.names and not options.list
+    is_comparison = IO_MODELS in options.names
     problem = None
     if is_comparison and len(options.names) > 1:
         problem = f"{IO_MODELS!r} is a run of its own: give no other name beside it"
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = f"--quick and --servers are for {IO_MODELS!r}; elsewhere use --rounds and --seconds"
     try:
         if is_comparison and problem is None:
+            if options.list:
+                print("\n".join(listing(choose(options.servers or []))))
+                return 0
             return compare(
                 options.results, _progress, options.servers or [], options.quick, options.rounds, options.seconds
             )
@@ -42,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{row.name:22} {row.what}{' (only when named)' if row.on_request else ''}")
         if not options.names:
             print(f"{IO_MODELS:22} every IO model under one handler, beside others (only when named)")
+            print(f"The servers of {IO_MODELS}: {IO_MODELS} --list", file=sys.stderr)
         return 0
     return _measure_rows(options, rows)
 
@@ -82,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"rows or groups of rows (default: all but the million), or {IO_MODELS}, which is a run of its own",
+        help="rows or groups of rows (default: all but those that --list marks 'only when named'), "
+        f"or {IO_MODELS}, which is a run of its own",
     )
     parser.add_argument(
         "--rounds", type=_at_least_1, help=f"how often each program is measured (default: {ROUNDS}; {IO_MODELS}: 3)"
@@ -90,11 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=_positive, help=f"measured time of a server in a round (default: 3; {IO_MODELS}: 1)"
     )
-    parser.add_argument("--quick", action="store_true", help=f"{IO_MODELS}: some minutes instead of half an hour")
+    parser.add_argument("--quick", action="store_true", help=f"{IO_MODELS}: some 3 minutes instead of 25")
     parser.add_argument(
-        "--servers", nargs="+", metavar="SERVER", help=f"{IO_MODELS}: only these, as in: --servers epoll c-epoll"
+        "--servers",
+        nargs="+",
+        metavar="SERVER",
+        help=f"{IO_MODELS}: only these, as in: --servers epoll c-epoll; {IO_MODELS} --list names them",
     )
-    parser.add_argument("--list", action="store_true", help="show what there is, measure nothing")
+    parser.add_argument(
+        "--list", action="store_true", help=f"show the rows, or after {IO_MODELS} its servers; measure nothing"
+    )
     parser.add_argument(
         "--results",
         type=Path,
@@ -106,14 +117,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _at_least_1(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
+    value = int(text) if text.strip().isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds; use a whole number, 1 or more")
     return value
 
 
 def _positive(text: str) -> float:
-    if not 0 < (value := float(text)) < math.inf:
-        raise ValueError
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no measured time; use a number of seconds above 0, as in 0.5")
     return value
 
 

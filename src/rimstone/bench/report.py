@@ -263,11 +263,17 @@ def headline(origin: Mapping[str, Any]) -> str:
     machine = origin["machine"]
     commit = (origin["commit"] or "unknown")[:10] + (" (modified)" if origin["commit_is_modified"] else "")
     stale = " (stale)" if origin["core_is_stale"] else ""
-    versions = ", ".join(f"{name} {version or 'absent'}" for name, version in origin["versions"].items())
+    versions = ", ".join(_version_of(name, version) for name, version in origin["versions"].items())
     return (
         f"{machine['cpu_model']}, {machine['cpus']} CPUs, {origin['kernel']}, Python {origin['python']}, "
         f"{origin['core']} core{stale}, {versions}, commit {commit}, {origin['date']}"
     )
+
+
+def _version_of(name: str, version: str | None) -> str:
+    if version is None and name == "rimstone":
+        return "rimstone from its sources"  # measured, but not installed: PYTHONPATH, say
+    return f"{name} {version or 'absent'}"
 
 
 def as_json(

@@ -5,7 +5,7 @@ from statistics import median
 
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.plan import calls_of, cell
-from rimstone.bench.iomodels.servers import SPINNING, Server
+from rimstone.bench.iomodels.servers import ONE_AT_A_TIME, SPINNING, Server
 from rimstone.bench.plot import INK, STEP, TITLE, Axes, Bar, Line, bars, document, lines, text
 
 __all__ = ["draw"]
@@ -23,7 +23,8 @@ Cost = Callable[[Figures, str], tuple[list[float], str]]
 COLOURS = {
     "c-threads": "#b5651d",
     "threads": "#b5651d",
-    "blocking": "#7a4a1d",
+    ONE_AT_A_TIME: "#7a4a1d",
+    "rimstone-blocking": "#b5651d",
     "nonblocking": "#c0272d",
     SPINNING: "#f1948a",
     "select": "#9ecae1",

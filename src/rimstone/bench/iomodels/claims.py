@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rimstone.bench.iomodels.figures import Figures
 from rimstone.bench.iomodels.plan import MANY, MANY_ACTIVE, PHASES, cell, turns
-from rimstone.bench.iomodels.servers import SPINNING
+from rimstone.bench.iomodels.servers import ONE_AT_A_TIME, SPINNING
 
 __all__ = ["CLAIMS", "Claim", "judged"]
 
@@ -46,10 +46,10 @@ def judged(figures: Figures) -> Iterator[Claim]:
 
 
 def _one_client(figures: Figures) -> Judgement:
-    answered = figures.of("blocking", 10, key="answered")
-    alone = figures.of("blocking", 1)
+    answered = figures.of(ONE_AT_A_TIME, 10, key="answered")
+    alone = figures.of(ONE_AT_A_TIME, 1)
     if answered is None or alone is None:
-        return None, _why(figures, cell("blocking", 10))
+        return None, _why(figures, cell(ONE_AT_A_TIME, 10))
     return answered == 1, f"of 10 clients {answered:.0f} had an answer; alone, it gets {alone:,.0f} messages/s"
 
 

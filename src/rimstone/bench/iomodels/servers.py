@@ -4,19 +4,20 @@ IO models are found, not listed: what `rimstone.iomodel` knows is here, and what
 skipped with the model's own reason.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rimstone import iomodel
 from rimstone._core import core
 from rimstone.bench.registry import PURE
 
-__all__ = ["FAMILIES", "PURE_SUFFIX", "SPINNING", "Server", "choose", "servers"]
+__all__ = ["FAMILIES", "ONE_AT_A_TIME", "PURE_SUFFIX", "SPINNING", "Server", "choose", "listing", "servers"]
 
 PURE_SUFFIX = "-pure"
 SPINNING = "nonblocking-spinning"  # without a back-off: what non-blocking costs is to be seen
+ONE_AT_A_TIME = "one-at-a-time"  # blocking without threads; StreamServer's "blocking" has a thread for each connection
 
 FAMILIES = {
-    "blocking": "blocking",
     "nonblocking": "non-blocking",
     "select": "multiplexing",
     "poll": "multiplexing",
@@ -32,10 +33,11 @@ class Server:
     """One upper-case server.
 
     Attributes:
-        name: Unique; an IO model of rimstone has its own name.
+        name: Unique; an IO model of rimstone has its own name, and StreamServer's "blocking" is "rimstone-blocking".
         family: One of the four that textbooks know, or "other".
         group: Whose it is: "C", "rimstone", "rimstone, pure core" or "Python".
         file: The program, in `rivals/`.
+        what: What it is, in words.
         environment: Variables added to the environment.
         needs: Module without which it is skipped.
         unavailable: Why it does not work here; None if it does.
@@ -46,6 +48,7 @@ class Server:
     family: str
     group: str
     file: str
+    what: str
     environment: tuple[tuple[str, str], ...] = ()
     needs: str = "rimstone"
     unavailable: str | None = None
@@ -53,14 +56,44 @@ class Server:
 
 
 OTHERS = (
-    Server("c-threads", "blocking", "C", "upper_c_threads.c"),
-    Server("c-epoll", "multiplexing", "C", "upper_c.c"),
-    Server("c-uring", "asynchronous", "C", "upper_c_uring.c"),
-    Server("blocking", "blocking", "Python", "upper_blocking.py", serves_one=True),
-    Server("threads", "blocking", "Python", "upper_threads.py"),
-    Server("gevent", "multiplexing", "Python", "upper_gevent.py", needs="gevent"),
-    Server("uvloop-streams", "multiplexing", "Python", "upper_uvloop_streams.py", needs="uvloop"),
-    Server("uvloop-protocol", "multiplexing", "Python", "upper_uvloop_protocol.py", needs="uvloop"),
+    Server(
+        "rimstone-blocking",
+        "blocking",
+        "rimstone",
+        "upper_rimstone_blocking.py",
+        'StreamServer(io_model="blocking"): a thread for each connection',
+    ),
+    Server("c-threads", "blocking", "C", "upper_c_threads.c", "C, a thread for each connection"),
+    Server("c-epoll", "multiplexing", "C", "upper_c.c", "C, one thread and epoll"),
+    Server("c-uring", "asynchronous", "C", "upper_c_uring.c", "C, one thread and io_uring"),
+    Server(
+        ONE_AT_A_TIME,
+        "blocking",
+        "Python",
+        "upper_blocking.py",
+        "recv and send without threads: one client at a time",
+        serves_one=True,
+    ),
+    Server("threads", "blocking", "Python", "upper_threads.py", "threading.Thread for each connection"),
+    Server(
+        "gevent", "multiplexing", "Python", "upper_gevent.py", "gevent, a greenlet for each connection", needs="gevent"
+    ),
+    Server(
+        "uvloop-streams",
+        "multiplexing",
+        "Python",
+        "upper_uvloop_streams.py",
+        "asyncio streams on uvloop",
+        needs="uvloop",
+    ),
+    Server(
+        "uvloop-protocol",
+        "multiplexing",
+        "Python",
+        "upper_uvloop_protocol.py",
+        "asyncio Protocol on uvloop",
+        needs="uvloop",
+    ),
 )
 
 
@@ -70,7 +103,8 @@ def servers() -> list[Server]:
     for server in found:
         if server.name == "nonblocking":
             environment = (*server.environment, ("RIMSTONE_BACKOFF_MS", "0"))
-            found = [*found, replace(server, name=SPINNING, environment=environment)]
+            what = f"{server.what}, never pausing (RIMSTONE_BACKOFF_MS=0)"
+            found = [*found, replace(server, name=SPINNING, what=what, environment=environment)]
     if core() == "compiled":
         found += [
             _rimstone(name, _reason_if_pure(name, reason), pure=True) for name, reason in iomodel.available().items()
@@ -84,11 +118,11 @@ def _reason_if_pure(model: str, reason: str | None) -> str | None:
 
 def _rimstone(model: str, reason: str | None, *, pure: bool = False) -> Server:
     return Server(
-        # A server of the family "blocking" that rimstone itself may have is not the one above.
-        ("rimstone-" if model == "blocking" else "") + model + (PURE_SUFFIX if pure else ""),
+        model + (PURE_SUFFIX if pure else ""),
         FAMILIES.get(model, "other"),
         "rimstone, pure core" if pure else "rimstone",
         "upper_rimstone.py",
+        f"a task for each connection, IO model {model}{', as plain Python' if pure else ''}",
         (("RIMSTONE_IO_MODEL", model), *(PURE if pure else ())),
         unavailable=reason,
     )
@@ -106,3 +140,10 @@ def choose(names: list[str]) -> list[Server]:
         if name not in known:
             raise ValueError(f"{name!r} is no server; use some of {', '.join(server.name for server in found)}")
     return [server for server in found if not names or server.name in names]
+
+
+def listing(chosen: Iterable[Server]) -> Iterator[str]:
+    """A line for each: name, family, what it is, and why it does not work here."""
+    for server in chosen:
+        why_not = "" if server.unavailable is None else f" (not here: {server.unavailable})"
+        yield f"{server.name:24} {server.family:13} {server.what}{why_not}"
