@@ -137,7 +137,7 @@ def test_copies_and_types():
 
     def body():
         with tempfile.TemporaryFile("w+") as file, io.open_code(os.__file__) as code:
-            assert type(code) is io.BufferedReader
+            assert isinstance(code, io.BufferedReader)  # a native one
             assert isinstance(file, io.TextIOBase)
             assert isinstance(file.buffer, io.BufferedIOBase)
             assert isinstance(file.buffer.raw, io.RawIOBase)

@@ -11,7 +11,9 @@ and if a task of this thread waits in the file just then, it gets the RuntimeErr
 
 `sys.stdin`, `stdout` and `stderr` exist before `open` is patched and stay as they are: `print` never switches, its
 lines stay whole, and nothing that is printed from the midst of the scheduler can wait. So do files opened earlier, and
-those made by hand from the classes of `io`.
+`io.FileIO`, which is not patched. Buffers and texts that others make by hand are ours where it matters; see
+`_io_names.py`. What remains: a buffer whose class was imported by name before patching, and `io.BufferedRWPair`. Over a
+raw file of ours they let siblings run, but two tasks must not meet in one.
 """
 
 import builtins
@@ -28,6 +30,7 @@ from rimstone.hub.files import AT_ONCE_BYTES, call_file, hub_that_waits, raise_i
 from rimstone.hub.scheduler import here
 from rimstone.monkey._builtin import Builtin
 from rimstone.monkey._descriptors import is_on_disk, length_to_read, read_into, write_stream
+from rimstone.monkey._io_names import NameInIo, below, may_wait
 from rimstone.monkey._turns import Turns
 
 __all__ = ["BufferedRandom", "BufferedReader", "BufferedWriter", "FileIO", "TextIOWrapper", "patch"]
@@ -177,19 +180,26 @@ class FileIO(io.FileIO):
             super()._dealloc_warn(source)  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        return _as_native(super().__repr__())
+        return _as_native(self, super().__repr__())
 
     def __reduce_ex__(self, protocol: Any, /) -> Any:
-        raise _not_pickled(self)
+        return _reduce(self, super().__reduce_ex__, protocol)
 
 
-def _as_native(text: str) -> str:
+def _is_ours(file: Any) -> bool:
+    """False for a user's subclass, which speaks of itself."""
+    return type(file) is FileIO or "_native" in type(file).__dict__
+
+
+def _as_native(file: Any, text: str) -> str:
     """A file's own repr, with the name of the class that people know."""
-    return text if text.startswith("<_io.") else f"<_io.{text[1:]}"
+    return f"<_io.{text[1:]}" if _is_ours(file) and not text.startswith("<_io.") else text
 
 
-def _not_pickled(file: Any) -> TypeError:
-    return TypeError(f"cannot pickle '_io.{type(file).__name__}' object")
+def _reduce(file: Any, native: Any, protocol: Any) -> Any:
+    if _is_ours(file):
+        raise TypeError(f"cannot pickle '_io.{type(file).__name__}' object")
+    return native(protocol)
 
 
 class _Queued:
@@ -199,25 +209,26 @@ class _Queued:
     _taken: Any = bool  # False, as long as there are no turns
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        below = args[0] if args else None
-        turns = below._turns if isinstance(below, (FileIO, _Queued)) else None
-        self._turns = turns or Turns()
-        self._taken = self._turns.taken
+        stream = below(*args, **kwargs)
+        if may_wait(stream):  # else it is a user's subclass over what is native: it stays as it is
+            turns = stream._turns if isinstance(stream, (FileIO, _Queued)) else None
+            self._turns = turns or Turns()
+            self._taken = self._turns.taken
         super().__init__(*args, **kwargs)
-        if isinstance(below, FileIO):
-            below._turns = self._turns
+        if isinstance(stream, FileIO):
+            stream._turns = self._turns
 
     def detach(self) -> Any:
-        below: Any = super().detach()  # type: ignore[misc]
-        if isinstance(below, FileIO):
-            below._turns = None
-        return below
+        stream: Any = super().detach()  # type: ignore[misc]
+        if isinstance(stream, FileIO):
+            stream._turns = None
+        return stream
 
     def __repr__(self) -> str:
-        return _as_native(super().__repr__())
+        return _as_native(self, super().__repr__())
 
     def __reduce_ex__(self, protocol: Any, /) -> Any:
-        raise _not_pickled(self)
+        return _reduce(self, super().__reduce_ex__, protocol)
 
 
 def _queued(original: Any) -> Any:
@@ -238,7 +249,9 @@ def _queued(original: Any) -> Any:
         ending = _ending()  # then nobody leaves any more
         hub = None if _hub() is None or ending else _waits()
         if hub is not None or (self._taken() and not ending):
-            return self._turns.call(hub, self, original, args)
+            turns = self._turns
+            if turns is not None:
+                return turns.call(hub, self, original, args)
         return original(self, *args)
 
     return method
@@ -253,7 +266,7 @@ def _closing(original: Any) -> Any:
     @wraps(original)
     def close(self: Any, _hub: Any = here.get, _ending: Any = sys.is_finalizing, _waits: Any = hub_that_waits) -> None:
         turns = self._turns
-        if turns is None:  # it has not even come to `__init__`
+        if turns is None:  # it has not even come to `__init__`, or it needs none
             original(self)
             return
         if self._finalizing:
@@ -288,23 +301,35 @@ _BOTH = ("seek", "tell", "truncate", "close", "detach")
 
 
 @_queue_for(*_READING, "flush", *_BOTH)
-class BufferedReader(_Queued, io.BufferedReader):
+class BufferedReader(_Queued, io.BufferedReader, metaclass=NameInIo):
     """A file that is read in pieces of its buffer's size."""
+
+    __module__ = "io"
+    _native = io.BufferedReader
 
 
 @_queue_for(*_WRITING, *_BOTH)
-class BufferedWriter(_Queued, io.BufferedWriter):
+class BufferedWriter(_Queued, io.BufferedWriter, metaclass=NameInIo):
     """A file that is written in such pieces."""
+
+    __module__ = "io"
+    _native = io.BufferedWriter
 
 
 @_queue_for(*_READING, *_WRITING, *_BOTH)
-class BufferedRandom(_Queued, io.BufferedRandom):
+class BufferedRandom(_Queued, io.BufferedRandom, metaclass=NameInIo):
     """A file that is read and written."""
+
+    __module__ = "io"
+    _native = io.BufferedRandom
 
 
 @_queue_for("read", "readline", *_WRITING, *_BOTH)
-class TextIOWrapper(_Queued, io.TextIOWrapper):
+class TextIOWrapper(_Queued, io.TextIOWrapper, metaclass=NameInIo):
     """A text file over one of these."""
+
+    __module__ = "io"
+    _native = io.TextIOWrapper
 
     def reconfigure(self, **changes: Any) -> None:
         native = super().reconfigure
@@ -378,3 +403,5 @@ def _open(
 
 def patch() -> None:
     builtins.open = io.open = Builtin("io", _native_open, _open, everywhere=True)
+    for name in ("BufferedReader", "BufferedWriter", "BufferedRandom", "TextIOWrapper"):
+        setattr(io, name, globals()[name])
