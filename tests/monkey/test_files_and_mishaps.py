@@ -426,3 +426,35 @@ def test_temporary_files_of_several_tasks():
     tasks = [spawn(use) for _ in range(3)]
     joinall(tasks, raise_error=True)
     assert os.path.isdir(tempfile.tempdir)
+
+
+@pytest.mark.parametrize("what", ["kill", "timeout"])
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_what_strikes_in_a_finalizers_flush_is_raised_at_the_next_wait(what, size):
+    import os
+
+    from rimstone import Timeout, sleep, spawn
+
+    reading, writing = os.pipe()
+    spawn(os.write, writing, bytes(65_536)).get()  # as much as it holds
+    steps = []
+
+    def body():
+        file = open(writing, "w", size + 1, closefd=False)  # noqa: SIM115
+        file.write("x" * size)
+        with Timeout(0.05 if what == "timeout" else None, False):
+            del file
+            steps.append("dropped")
+            sleep(60)
+            steps.append("slept")
+        sleep(0)
+        steps.append("after the block")
+
+    task = spawn(body)
+    sleep(0)
+    if what == "kill":
+        task.kill()
+    task.join(10)
+    assert steps == ["dropped", "after the block"] if what == "timeout" else ["dropped"]
+    os.close(reading)
+    os.close(writing)

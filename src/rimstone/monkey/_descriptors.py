@@ -30,6 +30,7 @@ from rimstone._originals import os_preadv, os_pwritev, os_readv, os_write, poll,
 from rimstone.errors import CannotWait
 from rimstone.hub.files import AT_ONCE_BYTES, call_file, charge, read_file, take_turn
 from rimstone.hub.scheduler import Hub
+from rimstone.hub.timeout import throw_later
 from rimstone.iomodel.base import READ, WRITE, Buffer
 
 __all__ = [
@@ -192,9 +193,15 @@ def _is_ready(fd: int, events: int) -> bool:
     return bool(question.poll(0))
 
 
-def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
+def write_stream(hub: Hub, fd: int, data: Buffer, *, raising_is_lost: bool = False) -> int:
     """What write(2) does with *data* on what can be polled: all of it, unless the descriptor is O_NONBLOCK.
 
+    Args:
+        hub: The hub of the calling task.
+        fd: The descriptor.
+        data: What to write.
+        raising_is_lost: A finalizer calls. A kill or timeout ends its wait as if all were written, and strikes where
+            the task next waits.
     Raises:
         BlockingIOError: it is, and there is no room.
         OSError: as write(2). After a part has been written, the next call meets the error.
@@ -218,12 +225,15 @@ def write_stream(hub: Hub, fd: int, data: Buffer) -> int:
                 try:
                     _wait(hub, fd, WRITE)
                 except BaseException as error:
-                    if not written:
-                        raise
                     # What was written is not to be written again. That the descriptor is gone the next call learns.
                     is_gone = isinstance(error, OSError) and error.errno == errno.EBADF
-                    if not (is_gone or isinstance(error, CannotWait)):
-                        hub.current.throw_in(error)
+                    is_thrown = not (is_gone or isinstance(error, CannotWait))
+                    if is_thrown and (written or raising_is_lost):
+                        throw_later([error])
+                        # Raised here as well, it would be printed, and that reads source files, and so may wait.
+                        return octets.nbytes if raising_is_lost else written
+                    if not written:
+                        raise
                     return written
                 continue
             written += count

@@ -148,7 +148,12 @@ class FileIO(io.FileIO):
                 return self._operate(hub, self._write, partial(self._write_natively, data), octets)
 
     def _write(self, hub: Any, octets: memoryview) -> int:
-        return (write_file if self._on_disk else write_stream)(hub, self.fileno(), octets)
+        finalizing = self._turns is not None and self._turns.finalizing
+        if finalizing and hub.budget <= 0:
+            hub.budget = 1  # no turn is given away: what is raised in that would be lost
+        if self._on_disk:
+            return write_file(hub, self.fileno(), octets)
+        return write_stream(hub, self.fileno(), octets, raising_is_lost=finalizing)
 
     def truncate(self, size: int | None = None, /) -> int:
         hub = self._hub()
