@@ -458,3 +458,72 @@ def test_what_strikes_in_a_finalizers_flush_is_raised_at_the_next_wait(what, siz
     assert steps == ["dropped", "after the block"] if what == "timeout" else ["dropped"]
     os.close(reading)
     os.close(writing)
+
+
+@in_patched_process()
+@pytest.mark.parametrize(
+    "call",
+    ["write", "read", "pread", "pwrite", "fsync", "writev", "preadv", "ftruncate", "sendfile", "copy_file_range"],
+)
+def test_operation_whose_descriptor_was_closed_before_a_thread_came_to_it(call):
+    import _thread
+    import errno
+    import os
+    import tempfile
+
+    import rimstone.monkey._descriptors as descriptors
+    from rimstone import sleep, spawn
+    from rimstone.hub import files, offload
+
+    os.environ["RIMSTONE_IO_MODEL"] = "poll"  # one that leaves files to threads
+
+    def would_wait(*_):
+        raise BlockingIOError
+
+    descriptors.os_preadv = would_wait
+    files._writes.careful_until = float("inf")
+    gate = _thread.allocate_lock()
+    gate.acquire()
+
+    def busy():
+        with gate:
+            pass
+
+    operations = {
+        "write": lambda: os.write(fd, b"NEW"),
+        "read": lambda: os.read(fd, 3),
+        "pread": lambda: os.pread(fd, 3, 0),
+        "pwrite": lambda: os.pwrite(fd, b"NEW", 0),
+        "fsync": lambda: os.fsync(fd),
+        "writev": lambda: os.writev(fd, [b"NEW"]),
+        "preadv": lambda: os.preadv(fd, [bytearray(3)], 0),
+        "ftruncate": lambda: os.ftruncate(fd, 0),
+        "sendfile": lambda: os.sendfile(fd, source, 0, 3),
+        "copy_file_range": lambda: os.copy_file_range(source, fd, 3, 0),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("one", "two", "source"):
+            with open(f"{folder}/{name}", "w") as file:
+                file.write("old")
+        source = os.open(f"{folder}/source", os.O_RDONLY)
+        others = [spawn(offload.offload_shielded, busy) for _ in range(offload.MOST_FILE_THREADS)]
+        sleep(0)
+        fd = os.open(f"{folder}/one", os.O_RDWR)
+        task = spawn(operations[call])
+        sleep(0)
+        assert task.state == "parked"
+        os.close(fd)
+        assert os.open(f"{folder}/two", os.O_RDWR) == fd, "the number was not handed out again: it shows nothing"
+        gate.release()
+        try:
+            result = task.get()
+        except OSError as error:
+            assert error.errno == errno.EBADF  # noqa: PT017
+        else:
+            raise AssertionError(result)
+        for other in others:
+            other.get()
+        with open(f"{folder}/two") as file:
+            assert file.read() == "old"
+        os.close(fd)
+        os.close(source)

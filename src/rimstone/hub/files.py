@@ -11,7 +11,7 @@ the file is O_SYNC) all are made by others for a second. The siblings' price is 
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -92,11 +92,20 @@ def charge(hub: Hub, count: int) -> int:
     return count
 
 
-def call_file(hub: Hub, function: Callable[..., Any], *args: Any) -> Any:
-    """Return `function(*args)`, which works on files, while the hub's other tasks run."""
+def call_file(hub: Hub, function: Callable[..., Any], *args: Any, fds: Iterable[int] = ()) -> Any:
+    """Return `function(*args)`, which works on files, while the hub's other tasks run.
+
+    Args:
+        hub: The calling task's.
+        function: What to call.
+        *args: What with.
+        fds: The descriptors that it knows by number only, open ones.
+    Raises:
+        OSError: EBADF; one of *fds* was closed before a thread came to it.
+    """
     if _is_alone(hub):
         return function(*args)
-    return offload_shielded(function, *args)
+    return offload_shielded(function, *args, fds=fds)
 
 
 def _is_alone(hub: Hub) -> bool:
@@ -135,8 +144,8 @@ def read_file(hub: Hub, fd: int, buffer: memoryview, offset: int = -1) -> int:
         if left is not None:
             return _at_position(fd, min(left, buffer.nbytes), lambda size, at: hub.io.read_file(fd, buffer[:size], at))
     if offset < 0:
-        return call_file(hub, os_readv, fd, (buffer,))  # type: ignore[no-any-return, arg-type]
-    return call_file(hub, os_preadv, fd, (buffer,), offset)  # type: ignore[no-any-return, arg-type]
+        return call_file(hub, os_readv, fd, (buffer,), fds=(fd,))  # type: ignore[no-any-return, arg-type]
+    return call_file(hub, os_preadv, fd, (buffer,), offset, fds=(fd,))  # type: ignore[no-any-return, arg-type]
 
 
 def read_bytes(hub: Hub, fd: int, length: int, offset: int, native: Callable[..., bytes], *args: Any) -> bytes:
@@ -147,7 +156,7 @@ def read_bytes(hub: Hub, fd: int, length: int, offset: int, native: Callable[...
     """
     left = _left(fd, offset) if hub.io.completes_files and not _is_alone(hub) else None
     if left is None:
-        return call_file(hub, native, *args)  # type: ignore[no-any-return]
+        return call_file(hub, native, *args, fds=(fd,))  # type: ignore[no-any-return]
     size = min(length, left)
     if offset >= 0:
         return hub.io.read_bytes(fd, size, offset)
@@ -180,8 +189,8 @@ def write_file(hub: Hub, fd: int, data: memoryview, offset: int = -1) -> int:
         if offset < 0 and stat.S_ISREG(os.fstat(fd).st_mode):  # the position of a disk cannot be moved past its end
             return _at_position(fd, data.nbytes, lambda _, at: hub.io.write_file(fd, data, at))
     if offset < 0:
-        return call_file(hub, os_write, fd, data)  # type: ignore[no-any-return]
-    return call_file(hub, os_pwrite, fd, data, offset)  # type: ignore[no-any-return, arg-type]
+        return call_file(hub, os_write, fd, data, fds=(fd,))  # type: ignore[no-any-return]
+    return call_file(hub, os_pwrite, fd, data, offset, fds=(fd,))  # type: ignore[no-any-return, arg-type]
 
 
 def _at_position(fd: int, size: int, operate: Callable[[int, int], int]) -> int:
@@ -230,4 +239,4 @@ def sync_file(hub: Hub, fd: int, data_only: bool = False) -> None:
     if hub.io.completes_files and not _is_alone(hub):
         hub.io.sync_file(fd, data_only)
     else:
-        call_file(hub, os_fdatasync if data_only else os_fsync, fd)
+        call_file(hub, os_fdatasync if data_only else os_fsync, fd, fds=(fd,))

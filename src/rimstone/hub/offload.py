@@ -6,10 +6,11 @@ been none for a moment: nothing idles for long, nothing has to be shut down. The
 in many pieces, and starting a thread costs more than most of them.
 """
 
+import errno
 import os
 from _thread import start_new_thread
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rimstone._originals import RLock, Thread, allocate_lock
@@ -46,6 +47,30 @@ class _Job:
         if error is not None:
             raise error
         return self.value
+
+
+class _FileJob(_Job):
+    """Works on descriptors, which a task may close before a thread comes to it: their numbers are handed out again."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], fds: Iterable[int]) -> None:
+        super().__init__(function, args)
+        self._before = [(fd, os.fstat(fd)) for fd in fds]
+
+    def run(self) -> None:
+        if all(_is_still(fd, before) for fd, before in self._before):
+            super().run()
+        else:
+            self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self.waiting.unpark()
+
+
+def _is_still(fd: int, before: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(before, os.fstat(fd))
+    except OSError:
+        return False
 
 
 class _Threads:
@@ -140,14 +165,21 @@ def offload(function: Callable[..., Any], *args: Any) -> Any:
     return job.result()
 
 
-def offload_shielded(function: Callable[..., Any], *args: Any) -> Any:
+def offload_shielded(function: Callable[..., Any], *args: Any, fds: Iterable[int] = ()) -> Any:
     """As `offload`, for work on files, and what is thrown into this task meanwhile waits until the function is done.
 
     For *function* reads into the task's buffer and uses its descriptor; neither may be used for anything else before it
     has ended, and what it has read must not be lost. So this returns or raises what the function does, and a kill is
     raised at the task's next park. Where no thread can be started, the function runs in this one.
+
+    Args:
+        function: What to call.
+        *args: What with.
+        fds: The descriptors that it knows by number only. When a thread begins, they must still lead to the same files.
+    Raises:
+        OSError: EBADF; one of *fds* was closed before.
     """
-    job = _Job(function, args)
+    job = _FileJob(function, args, fds)
     try:
         _files.submit(job)
     except RuntimeError:

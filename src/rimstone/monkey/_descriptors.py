@@ -248,7 +248,7 @@ def _write_if_ready(hub: Hub, fd: int, rest: memoryview) -> int:
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
         with rest[: select.PIPE_BUF] as piece:
             return os_write(fd, piece)
-    return call_file(hub, os_write, fd, rest)  # type: ignore[no-any-return]
+    return call_file(hub, os_write, fd, rest, fds=(fd,))  # type: ignore[no-any-return]
 
 
 def _try_write(fd: int, data: Any) -> int:

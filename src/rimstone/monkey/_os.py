@@ -49,7 +49,7 @@ def _readv(fd: int, buffers: Sequence[Any], /) -> int:
         return os_readv(fd, buffers)  # type: ignore[no-any-return]
     take_turn(hub)
     if is_on_disk(fd):
-        return call_file(hub, os_readv, fd, buffers)  # type: ignore[no-any-return]
+        return call_file(hub, os_readv, fd, buffers, fds=(fd,))  # type: ignore[no-any-return]
     return read_stream(hub, fd, buffers)
 
 
@@ -70,7 +70,7 @@ def _preadv(fd: int, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> 
     hub = hub_that_waits()
     if hub is None or flags & _NOWAIT or offset < 0:
         return os_preadv(fd, buffers, offset, flags)  # type: ignore[no-any-return]
-    return call_file(hub, os_preadv, fd, buffers, offset, flags)  # type: ignore[no-any-return]
+    return call_file(hub, os_preadv, fd, buffers, offset, flags, fds=(fd,))  # type: ignore[no-any-return]
 
 
 def _write(fd: int, data: Any, /) -> int:
@@ -88,7 +88,7 @@ def _writev(fd: int, buffers: Sequence[Any], /) -> int:
     if hub is None:
         return _native["writev"](fd, buffers)  # type: ignore[no-any-return]
     if is_on_disk(fd):
-        return call_file(hub, _native["writev"], fd, buffers)  # type: ignore[no-any-return]
+        return call_file(hub, _native["writev"], fd, buffers, fds=(fd,))  # type: ignore[no-any-return]
     data = b"".join(buffers)  # a part of it may have to wait: one piece is easier to take a part of
     return write_stream(hub, fd, data) if data else _native["writev"](fd, buffers)
 
@@ -106,7 +106,7 @@ def _pwritev(fd: int, buffers: Sequence[Any], offset: int, flags: int = 0, /) ->
     hub = hub_that_waits()
     if hub is None or flags & _NOWAIT or offset < 0:
         return os_pwritev(fd, buffers, offset, flags)  # type: ignore[no-any-return]
-    return call_file(hub, os_pwritev, fd, buffers, offset, flags)  # type: ignore[no-any-return]
+    return call_file(hub, os_pwritev, fd, buffers, offset, flags, fds=(fd,))  # type: ignore[no-any-return]
 
 
 def _fsync(fd: Any) -> None:
@@ -130,7 +130,10 @@ def _sendfile(out_fd: int, in_fd: int, *args: Any, **kwargs: Any) -> int:
     hub = hub_that_waits()
     if hub is None or not is_on_disk(out_fd):
         return _native["sendfile"](out_fd, in_fd, *args, **kwargs)  # type: ignore[no-any-return]
-    return call_file(hub, lambda: _native["sendfile"](out_fd, in_fd, *args, **kwargs))  # type: ignore[no-any-return]
+    fds = (out_fd, in_fd)
+    return call_file(  # type: ignore[no-any-return]
+        hub, lambda: _native["sendfile"](out_fd, in_fd, *args, **kwargs), fds=fds
+    )
 
 
 def _close(fd: int) -> None:
@@ -141,12 +144,24 @@ def _close(fd: int) -> None:
     _native["close"](fd)
 
 
-def _on_thread(name: str) -> Callable[..., Any]:
+def _is_open(fd: Any) -> bool:
+    """Whether it is the number of an open descriptor; of anything else the original says what it is."""
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError, TypeError):
+        return False
+    return True
+
+
+def _on_thread(name: str, descriptors: int = 0) -> Callable[..., Any]:
+    """What *name* does, on a thread. As many of its first arguments are *descriptors*."""
+
     def call(*args: Any, **kwargs: Any) -> Any:
         hub = hub_that_waits()
         if hub is None:
             return _native[name](*args, **kwargs)
-        return call_file(hub, lambda: _native[name](*args, **kwargs))
+        fds = [args[at] for at in range(min(descriptors, len(args))) if _is_open(args[at])]
+        return call_file(hub, lambda: _native[name](*args, **kwargs), fds=fds)
 
     return call
 
@@ -164,7 +179,11 @@ _REPLACEMENTS: dict[str, Callable[..., Any]] = {
     "fdatasync": _fdatasync,
     "sendfile": _sendfile,
     "close": _close,
-    **{name: _on_thread(name) for name in ("sync", "ftruncate", "truncate", "posix_fallocate", "copy_file_range")},
+    "sync": _on_thread("sync"),
+    "ftruncate": _on_thread("ftruncate", 1),
+    "truncate": _on_thread("truncate", 1),  # or a path
+    "posix_fallocate": _on_thread("posix_fallocate", 1),
+    "copy_file_range": _on_thread("copy_file_range", 2),
 }
 
 
