@@ -398,3 +398,36 @@ def test_finalizers_at_the_end_of_the_interpreter():
         "sys.last = Last()\n"
     )
     assert (done.stdout, done.stderr, done.returncode) == ("closed", "", 0)
+
+
+@in_patched_process()
+@pytest.mark.parametrize("kernel", ["as it is", "before 4.14"])
+def test_einval_of_a_descriptor_that_is_not_ready(kernel):
+    import errno
+    import os
+    import sys
+
+    import pytest
+
+    import rimstone.monkey._descriptors as descriptors
+    from rimstone import sleep, spawn
+
+    if not hasattr(os, "eventfd") or not descriptors._NOWAIT:
+        return
+
+    def unknown_flag(*_):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    if kernel == "before 4.14":
+        descriptors.os_preadv = unknown_flag
+    spawn(sleep, 60)
+    number = os.eventfd(0)
+    if kernel == "as it is":
+        with pytest.raises(OSError, match="Invalid argument"):
+            spawn(os.read, number, 3).get(timeout=5)
+    reader = spawn(os.read, number, 8)
+    sleep(0)
+    assert reader.state == "parked"
+    os.eventfd_write(number, 1)
+    assert reader.get() == (1).to_bytes(8, sys.byteorder)
+    os.close(number)

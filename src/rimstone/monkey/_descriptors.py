@@ -24,9 +24,10 @@ import os
 import select
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from rimstone._originals import os_preadv, os_pwritev, os_readv, os_write, poll, select_select
+from rimstone._originals import os_close, os_preadv, os_pwritev, os_readv, os_write, poll, select_select
 from rimstone.errors import CannotWait
 from rimstone.hub.files import AT_ONCE_BYTES, call_file, charge, read_file, take_turn
 from rimstone.hub.scheduler import Hub
@@ -47,9 +48,8 @@ _COPIED_BYTES = 1024 * 1024  # what is read of a pipe at once
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
 _WOULD_WAIT = -1
 _CANNOT_TELL = -2
-# The file system, the kernel or a sandbox does not know the flag, or not for this file. If it is something else that is
-# wrong, the plain call says so.
-_UNKNOWN = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM})
+# The file system, the kernel or a sandbox does not know the flag, or not for this file.
+_UNKNOWN = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
 
 
 def is_on_disk(fd: int) -> bool:
@@ -73,6 +73,35 @@ def length_to_read(fd: int, length: int, on_disk: bool | None = None) -> int:
     return 0  # such as /dev/zero
 
 
+def _may_be_the_flag(fd: int, error: OSError) -> bool:
+    """Whether the plain call, which may wait, could do what failed with *error*.
+
+    EINVAL is hard to tell: an eventfd has it for a buffer of less than 8 bytes, and a plain call is not to wait for a
+    number first. But to a disk a plain call says at once what is wrong, and an old kernel has it for the flag.
+    """
+    if error.errno == errno.EINVAL:
+        return is_on_disk(fd) or not _knows_flag()
+    return error.errno in _UNKNOWN
+
+
+@lru_cache(maxsize=1)
+def _knows_flag() -> bool:
+    """Whether the kernel does: Linux before 4.14 looks at the flags first, and says EINVAL."""
+    assert os_preadv is not None
+    try:
+        reading, writing = os.pipe()
+    except OSError:
+        return True
+    try:
+        os_preadv(reading, (bytearray(1),), -1, _NOWAIT)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        os_close(reading)
+        os_close(writing)
+    return True
+
+
 def _try_read(fd: int, buffers: Sequence[Buffer], offset: int = -1) -> int:
     """The count, or _WOULD_WAIT, or _CANNOT_TELL."""
     if not _NOWAIT:
@@ -82,7 +111,7 @@ def _try_read(fd: int, buffers: Sequence[Buffer], offset: int = -1) -> int:
     except BlockingIOError:
         return _WOULD_WAIT
     except OSError as error:
-        if error.errno in _UNKNOWN:
+        if _may_be_the_flag(fd, error):
             return _CANNOT_TELL
         raise
 
@@ -260,6 +289,6 @@ def _try_write(fd: int, data: Any) -> int:
     except BlockingIOError:
         return _WOULD_WAIT
     except OSError as error:
-        if error.errno in _UNKNOWN:
+        if _may_be_the_flag(fd, error):
             return _CANNOT_TELL
         raise
