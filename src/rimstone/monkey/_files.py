@@ -28,6 +28,7 @@ from typing import Any
 
 from rimstone.hub.files import AT_ONCE_BYTES, call_file, hub_that_waits, raise_interrupt, read_bytes, write_file
 from rimstone.hub.scheduler import here
+from rimstone.monkey._arguments import or_refuse, whole_number
 from rimstone.monkey._builtin import Builtin
 from rimstone.monkey._descriptors import is_on_disk, length_to_read, read_into, write_stream
 from rimstone.monkey._io_names import NameInIo, below, may_wait
@@ -36,7 +37,7 @@ from rimstone.monkey._turns import Turns
 __all__ = ["BufferedRandom", "BufferedReader", "BufferedWriter", "FileIO", "TextIOWrapper", "patch"]
 
 _native_open = io.open
-_CALLER = 3  # of `open`, for warnings: above `_open` and the object that calls it
+_CALLER = 4  # of `open`, for warnings: above `_open`, `or_refuse` and the object that calls it
 _CHUNK_BYTES = 64 * 1024  # of a pipe that is read to its end
 
 
@@ -85,14 +86,17 @@ class FileIO(io.FileIO):
     def read(self, size: int | None = -1, /) -> Any:
         hub = self._hub()
         native = super().read
-        if hub is None or size == 0 or self.closed or not self.readable():
+        if hub is None or self.closed or not self.readable():
             return native(size)
-        if size is None or size < 0:
+        if size is None or (isinstance(size, int) and size < 0):
             return self.readall()
+        length = whole_number(size)
+        if length <= 0:
+            return native(size)
         fd = self.fileno()
-        copied = length_to_read(fd, size, self._on_disk)
+        copied = length_to_read(fd, length, self._on_disk)
         if not copied:
-            return self._operate(hub, read_bytes, partial(native, size), fd, size, -1, native, size)
+            return self._operate(hub, read_bytes, partial(native, length), fd, length, -1, native, length)
         buffer = bytearray(copied)
         count = self.readinto(buffer)
         return None if count is None else bytes(memoryview(buffer)[:count])
@@ -141,7 +145,11 @@ class FileIO(io.FileIO):
         hub = self._hub()
         if hub is None or self.closed or not self.writable():
             return self._write_natively(data)
-        with memoryview(data) as view:
+        try:
+            view = memoryview(data)
+        except TypeError:
+            return self._write_natively(data)
+        with view:
             if not view.c_contiguous or not view.nbytes:
                 return self._write_natively(data)
             with view.cast("B") as octets:
@@ -407,6 +415,6 @@ def _open(
 
 
 def patch() -> None:
-    builtins.open = io.open = Builtin("io", _native_open, _open, everywhere=True)
+    builtins.open = io.open = Builtin("io", _native_open, or_refuse(_open, _native_open), everywhere=True)
     for name in ("BufferedReader", "BufferedWriter", "BufferedRandom", "TextIOWrapper"):
         setattr(io, name, globals()[name])

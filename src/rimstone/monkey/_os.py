@@ -6,31 +6,44 @@ was; so is everything in a thread without tasks, and arguments that the original
 
 import os
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 from rimstone._originals import os_preadv, os_pwritev, os_read, os_readv, os_write
 from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, read_bytes, sync_file, take_turn, write_file
 from rimstone.hub.guard import guarded
 from rimstone.hub.scheduler import current_hub
+from rimstone.monkey._arguments import or_refuse, whole_number
 from rimstone.monkey._builtin import Builtin
 from rimstone.monkey._descriptors import is_on_disk, length_to_read, read_at, read_into, read_stream, write_stream
 
 __all__ = ["patch"]
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_LARGEST_DESCRIPTOR = 2**31 - 1
 _native: dict[str, Callable[..., Any]] = {}  # what stood in `os` before, by name
 
 
 def _read(fd: int, length: int, /) -> bytes:
     hub = hub_that_waits()
-    if hub is None or not isinstance(length, int) or length <= 0:
+    size = whole_number(length)
+    if hub is None or size <= 0:
         return os_read(fd, length)
-    copied = length_to_read(fd, length)
+    copied = length_to_read(fd, size)
     if not copied:
-        return read_bytes(hub, fd, length, -1, os_read, fd, length)
+        return read_bytes(hub, fd, size, -1, os_read, fd, size)
     buffer = bytearray(copied)
     with memoryview(buffer) as view:
         return bytes(view[: read_into(hub, fd, view)])
+
+
+def _descriptor(file: Any) -> int:
+    """Of what has one, or is one; -1 for what the original refuses."""
+    if not isinstance(file, int):
+        if not hasattr(file, "fileno"):
+            return -1
+        file = file.fileno()
+    return whole_number(file, _LARGEST_DESCRIPTOR) if isinstance(file, int) else -1
 
 
 def _size(data: Any) -> int:
@@ -55,20 +68,21 @@ def _readv(fd: int, buffers: Sequence[Any], /) -> int:
 
 def _pread(fd: int, length: int, offset: int, /) -> bytes:
     hub = hub_that_waits()
-    if hub is None or not isinstance(length, int) or length <= 0 or offset < 0:
+    size, at = whole_number(length), whole_number(offset)
+    if hub is None or size <= 0 or at < 0:
         return _native["pread"](fd, length, offset)  # type: ignore[no-any-return]
-    copied = length_to_read(fd, length)
+    copied = length_to_read(fd, size)
     if not copied:
-        return read_bytes(hub, fd, length, offset, _native["pread"], fd, length, offset)
+        return read_bytes(hub, fd, size, at, _native["pread"], fd, size, at)
     buffer = bytearray(copied)
     with memoryview(buffer) as view:
-        return bytes(view[: read_at(hub, fd, view, offset)])
+        return bytes(view[: read_at(hub, fd, view, at)])
 
 
 def _preadv(fd: int, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
     assert os_preadv is not None
     hub = hub_that_waits()
-    if hub is None or flags & _NOWAIT or offset < 0:
+    if hub is None or whole_number(offset) < 0 or whole_number(flags) < 0 or index(flags) & _NOWAIT:
         return os_preadv(fd, buffers, offset, flags)  # type: ignore[no-any-return]
     return call_file(hub, os_preadv, fd, buffers, offset, flags, fds=(fd,))  # type: ignore[no-any-return]
 
@@ -95,34 +109,37 @@ def _writev(fd: int, buffers: Sequence[Any], /) -> int:
 
 def _pwrite(fd: int, data: Any, offset: int, /) -> int:
     hub = hub_that_waits()
-    if hub is None or offset < 0 or not _size(data):
+    at = whole_number(offset)
+    if hub is None or at < 0 or not _size(data):
         return _native["pwrite"](fd, data, offset)  # type: ignore[no-any-return]
     with memoryview(data) as view:
-        return write_file(hub, fd, view.cast("B"), offset)
+        return write_file(hub, fd, view.cast("B"), at)
 
 
 def _pwritev(fd: int, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
     assert os_pwritev is not None
     hub = hub_that_waits()
-    if hub is None or flags & _NOWAIT or offset < 0:
+    if hub is None or whole_number(offset) < 0 or whole_number(flags) < 0 or index(flags) & _NOWAIT:
         return os_pwritev(fd, buffers, offset, flags)  # type: ignore[no-any-return]
     return call_file(hub, os_pwritev, fd, buffers, offset, flags, fds=(fd,))  # type: ignore[no-any-return]
 
 
 def _fsync(fd: Any) -> None:
     hub = hub_that_waits()
-    if hub is None:
+    number = -1 if hub is None else _descriptor(fd)
+    if hub is None or number < 0:
         _native["fsync"](fd)
     else:
-        sync_file(hub, fd if isinstance(fd, int) else fd.fileno())
+        sync_file(hub, number)
 
 
 def _fdatasync(fd: Any) -> None:
     hub = hub_that_waits()
-    if hub is None:
+    number = -1 if hub is None else _descriptor(fd)
+    if hub is None or number < 0:
         _native["fdatasync"](fd)
     else:
-        sync_file(hub, fd if isinstance(fd, int) else fd.fileno(), data_only=True)
+        sync_file(hub, number, data_only=True)
 
 
 def _sendfile(out_fd: int, in_fd: int, *args: Any, **kwargs: Any) -> int:
@@ -187,26 +204,29 @@ _REPLACEMENTS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _whole(replacement: Callable[..., Any]) -> Callable[..., Any]:
-    """*replacement*, after which an interrupted main program is at an end."""
+def _whole(name: str, replacement: Callable[..., Any]) -> Callable[..., Any]:
+    """*replacement*, after which an interrupted main program is at an end; the original refuses what it cannot take."""
+    call = or_refuse(replacement, _native[name])
+    if name == "close":
+        return call
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def whole(*args: Any, **kwargs: Any) -> Any:
         hub = current_hub()
         if hub is None:
-            return replacement(*args, **kwargs)
+            return call(*args, **kwargs)
         before = hub.root.pending
-        result = replacement(*args, **kwargs)
+        result = call(*args, **kwargs)
         raise_interrupt(hub, before)
         return result
 
-    return call
+    return whole
 
 
 def patch() -> None:
     for name, replacement in _REPLACEMENTS.items():
         if hasattr(os, name):
             _native[name] = getattr(os, name)
-            patched = Builtin("os", _native[name], replacement if name == "close" else _whole(replacement))
+            patched = Builtin("os", _native[name], _whole(name, replacement))
             setattr(os, name, patched)
             if _native[name] in os.supports_fd:
                 os.supports_fd.add(patched)
