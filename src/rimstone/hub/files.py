@@ -21,6 +21,7 @@ from rimstone.hub import guard
 from rimstone.hub._native import timed_write
 from rimstone.hub.offload import offload_shielded
 from rimstone.hub.scheduler import Hub, current_hub
+from rimstone.iomodel._identity import is_still
 
 __all__ = [
     "AT_ONCE_BYTES",
@@ -207,8 +208,8 @@ def _at_position(fd: int, size: int, operate: Callable[[int, int], int]) -> int:
         count = operate(size, offset)
     finally:
         if count < size:
-            with suppress(OSError):  # it was closed meanwhile, and the number may be another file's
-                if os.path.samestat(before, os.fstat(fd)):
+            with suppress(OSError):
+                if is_still(fd, before):  # else it was closed meanwhile, and the number may be another file's
                     os.lseek(fd, count - size, os.SEEK_CUR)
     return count
 

@@ -17,6 +17,7 @@ from rimstone._originals import RLock, Thread, allocate_lock
 from rimstone.errors import CannotWait
 from rimstone.hub.parking import waiter
 from rimstone.hub.timeout import throw_later
+from rimstone.iomodel._identity import is_still
 
 __all__ = ["MOST_FILE_THREADS", "MOST_THREADS", "offload", "offload_shielded"]
 
@@ -59,18 +60,11 @@ class _FileJob(_Job):
         self._before = [(fd, os.fstat(fd)) for fd in fds]
 
     def run(self) -> None:
-        if all(_is_still(fd, before) for fd, before in self._before):
+        if all(is_still(fd, before) for fd, before in self._before):
             super().run()
         else:
             self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
             self.waiting.unpark()
-
-
-def _is_still(fd: int, before: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(before, os.fstat(fd))
-    except OSError:
-        return False
 
 
 class _Threads:

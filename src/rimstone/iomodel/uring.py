@@ -38,6 +38,7 @@ from typing import Any
 
 from rimstone.clock import monotonic, until_after
 from rimstone.iomodel import _entry
+from rimstone.iomodel._identity import is_still
 from rimstone.iomodel._readiness import ReadinessModel, _both, _gathers
 from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import CLOSED, IO, KILLED, NEVER, READ, TIMEOUT, UNPARKED, WRITE, Buffer, Scheduler, Waiting
@@ -445,7 +446,7 @@ class UringModel(ReadinessModel):
         done = 0
         before = os.fstat(fd)
         while done < size:
-            if done and not _is_still(fd, before):  # closed after the last piece; the number may be another file's
+            if done and not is_still(fd, before):  # closed after the last piece; the number may be another file's
                 break
             operation = self._ring.use_file(
                 self.scheduler.current,
@@ -493,13 +494,6 @@ class UringModel(ReadinessModel):
             if thrown:
                 scheduler.throw_later(thrown)
         return operation.result
-
-
-def _is_still(fd: int, before: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(before, os.fstat(fd))
-    except OSError:
-        return False
 
 
 def _size(data: Buffer) -> int:
