@@ -428,6 +428,7 @@ def test_temporary_files_of_several_tasks():
     assert os.path.isdir(tempfile.tempdir)
 
 
+@in_patched_process()
 @pytest.mark.parametrize("what", ["kill", "timeout"])
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_what_strikes_in_a_finalizers_flush_is_raised_at_the_next_wait(what, size):
