@@ -205,6 +205,29 @@ def test_restarts_on_the_same_port_at_once(running, connect, talk, model):
     talk(connect(again))
 
 
+def test_ctrl_c_that_strikes_while_it_accepts_ends_it_though_a_handler_waits(monkeypatch):
+    """Found under load: there the accepting task is what runs most of the time."""
+    original = TaskService._begin
+
+    def struck(service, *args):
+        if service._open:
+            os.close(args[0])
+            signal.raise_signal(signal.SIGINT)
+        original(service, *args)
+
+    monkeypatch.setattr(TaskService, "_begin", struck)
+    with StreamServer(("127.0.0.1", 0), lambda sock, peer: sock.recv(1)) as server:
+        with socket.create_connection(server.address), socket.create_connection(server.address):
+            emergency = threading.Timer(20, server.stop, args=(0,))
+            emergency.start()
+            with pytest.raises(KeyboardInterrupt):
+                server.serve_forever()
+            assert not emergency.finished.is_set()
+            emergency.cancel()
+            emergency.join()
+    assert server.state == "closed"
+
+
 @pytest.mark.parametrize("waits", [0, 0.01])
 def test_the_end_of_the_thread_ends_the_server(waits):
     servers = []

@@ -181,6 +181,9 @@ class StreamServer:
             self.stop(0)
             raise
         self.stop(0)
+        hub = current_hub()
+        if hub is not None:
+            hub.current.raise_pending()  # Ctrl-C that has ended the service was given to the thread's root task, too
         if service.error is not None:
             raise service.error
 

@@ -121,8 +121,9 @@ class TaskService:
             if not self._is_stopping:
                 self.error = error
                 log.error("%s: it cannot accept any more, so the server ends: %s", self._name, error)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C, or a defect: who ought to hear of it is told when this task ends
             self.error = error
+            self._deadline = 0.0
             raise
         finally:
             self._is_stopping = True
