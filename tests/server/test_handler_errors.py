@@ -1,11 +1,13 @@
 """What a handler raises is reported with the peer's address, and ends its connection only."""
 
 import logging
+import os
 import textwrap
 
 import pytest
 
 from rimstone.errors import TaskExit
+from rimstone.server.tasks import TaskService
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), SystemExit(3), KeyError("k")])
@@ -38,21 +40,45 @@ def test_a_handler_that_kills_itself_is_no_error(running, connect, caplog):
     assert not caplog.records
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_death_of_one_thread_is_told_at_once(running, connect, talk, caplog, wait_until):
+@pytest.mark.parametrize("options", [{"threads": 2}, {"io_model": "blocking"}])
+def test_outside_of_the_main_thread_keyboard_interrupt_is_no_ctrl_c(running, connect, talk, caplog, options):
     def handler(sock, peer):
-        data = sock.recv(100)
-        if data == b"fail":
-            raise KeyboardInterrupt
-        sock.sendall(data.upper())
+        while data := sock.recv(100):
+            if data == b"fail":
+                raise KeyboardInterrupt
+            sock.sendall(data.upper())
 
-    server = running(handler, threads=2)
-    with connect(server) as client:
+    server = running(handler, **options)
+    others = [connect(server) for _ in range(8)]
+    for other in others:
+        talk(other)
+    for _ in range(2):
+        client = connect(server)
         client.sendall(b"fail")
+        assert client.recv(1) == b""
+    for other in others:
+        talk(other)
+    assert [record.exc_info[0] for record in caplog.records] == [KeyboardInterrupt] * 2
+
+
+def test_the_death_of_one_thread_is_told_at_once(running, connect, talk, caplog, wait_until, monkeypatch):
+    failing = []
+    original = TaskService._begin
+
+    def begin(service, fd, peer):
+        if not failing:
+            failing.append(service)
+            os.close(fd)
+            raise ValueError("a defect")
+        original(service, fd, peer)
+
+    monkeypatch.setattr(TaskService, "_begin", begin)
+    server = running(threads=2)
+    with connect(server) as client:
         wait_until(lambda: "of 2 threads 1 go on" in caplog.text)
         assert client.recv(1) == b""
     (record,) = caplog.records
-    assert record.exc_info[0] is KeyboardInterrupt
+    assert record.exc_info[0] is ValueError
     for _ in range(3):
         talk(connect(server))
 

@@ -10,11 +10,13 @@ descriptors leaves the connection in the kernel.
 import contextlib
 import os
 import socket
+from threading import main_thread
 from typing import Any
 
 from greenlet import GreenletExit
 
 from rimstone import clock
+from rimstone._originals import get_ident
 from rimstone.hub import Hub, Task, Waiter, current_hub, current_task, spawn, waiter
 from rimstone.iomodel.base import NEVER
 from rimstone.monkey.cooperative import socket_class
@@ -144,12 +146,13 @@ class TaskService:
         """Body of a handler's task."""
         try:
             self._handler(sock, peer)
-        except (GreenletExit, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt):  # Ctrl-C struck here: it is the program's, not the handler's
-                raise
+        except GreenletExit:
+            pass
         except BaseException as error:
             if self._hub.forked:
                 raise  # the handler has forked, and this is the child, which ends with it
+            if isinstance(error, KeyboardInterrupt) and get_ident() == main_thread().ident:
+                raise  # Ctrl-C struck here: it is the program's, not the handler's
             report(self._handler, peer_name(sock.family, peer), error)
         finally:
             self._end(current_task(), sock)
