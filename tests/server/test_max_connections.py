@@ -61,6 +61,40 @@ def test_it_goes_on_when_all_handlers_end_while_a_log_handler_waits(running, con
         log.removeHandler(slow)
 
 
+@pytest.mark.parametrize("options", [{}, {"io_model": "blocking"}])
+def test_it_goes_on_though_a_log_handler_fails(running, connect, talk, options, capsys):
+    class Failing(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError("the log server is down")
+
+    log, failing = logging.getLogger("rimstone.server"), Failing()
+    log.addHandler(failing)
+    try:
+        server = running(max_connections=1, **options)
+        for _ in range(3):
+            with connect(server) as client:
+                talk(client)
+        assert server.state == "serving"
+    finally:
+        log.removeHandler(failing)
+    assert "RuntimeError: the log server is down" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_ends_the_accepting_thread_is_raised_by_serve_forever(monkeypatch, connect):
+    def broken(service, fd, peer):
+        import os
+
+        os.close(fd)
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("rimstone.server.blocking.BlockingService._begin", broken)
+    with StreamServer(("127.0.0.1", 0), print, io_model="blocking") as server:
+        connect(server)
+        with pytest.raises(ValueError, match="a defect"):
+            server.serve_forever()
+
+
 def test_the_count_goes_back_to_zero(running, connect, talk, wait_until, model):
     server = running(io_model=model)
     clients = [connect(server) for _ in range(5)]

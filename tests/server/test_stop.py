@@ -216,15 +216,18 @@ def test_ctrl_c_that_strikes_while_it_accepts_ends_it_though_a_handler_waits(mon
         original(service, *args)
 
     monkeypatch.setattr(TaskService, "_begin", struck)
-    with StreamServer(("127.0.0.1", 0), lambda sock, peer: sock.recv(1)) as server:
-        with socket.create_connection(server.address), socket.create_connection(server.address):
-            emergency = threading.Timer(20, server.stop, args=(0,))
-            emergency.start()
-            with pytest.raises(KeyboardInterrupt):
-                server.serve_forever()
-            assert not emergency.finished.is_set()
-            emergency.cancel()
-            emergency.join()
+    with (
+        StreamServer(("127.0.0.1", 0), lambda sock, peer: sock.recv(1)) as server,
+        socket.create_connection(server.address),
+        socket.create_connection(server.address),
+    ):
+        emergency = threading.Timer(20, server.stop, args=(0,))
+        emergency.start()
+        with pytest.raises(KeyboardInterrupt):
+            server.serve_forever()
+        assert not emergency.finished.is_set()
+        emergency.cancel()
+        emergency.join()
     assert server.state == "closed"
 
 

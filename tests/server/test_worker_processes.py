@@ -69,6 +69,72 @@ def test_a_killed_worker_is_replaced_and_no_waiting_connection_is_lost(
     assert f"worker process {victim} was killed by SIGKILL, and 2 connections with it" in caplog.text
 
 
+def test_one_that_exits_is_reported_with_its_exit_code(running, connect, wait_until, caplog):
+    def handler(sock, peer):
+        import os
+        import socket
+        import stat
+
+        for number in map(int, os.listdir("/proc/self/fd")):
+            try:
+                if stat.S_ISSOCK(os.fstat(number).st_mode):
+                    with socket.socket(fileno=os.dup(number)) as other:
+                        if other.type == socket.SOCK_SEQPACKET:
+                            other.shutdown(socket.SHUT_RDWR)  # its wire: the parent sees the end of that first
+            except OSError:
+                continue
+
+    server = running(handler, processes=2)
+    before = server.pids()
+    connect(server)
+    wait_until(lambda: "ended with exit code" in caplog.text)
+    wait_until(lambda: len(server.pids()) == 2)
+    assert server.pids() != before
+    assert "SIGKILL" not in caplog.text
+
+
+def test_one_that_serves_no_more_is_replaced(running, connect, talk, wait_until, caplog):
+    def handler(sock, peer):
+        from rimstone.server.tasks import TaskService
+
+        while data := sock.recv(100):
+            if data == b"break":
+
+                def begin(self, fd, peer):
+                    raise ValueError("a defect")
+
+                TaskService._begin = begin  # the next connection ends the service
+                data = b"broken"
+            sock.sendall(data.upper())
+
+    server = running(handler, processes=2)
+    before = server.pids()
+    clients = []
+    while server.pids() == before:
+        with suppress(ConnectionError):
+            client = connect(server)
+            client.sendall(b"break")
+            clients.append(client.recv(100))
+    assert b"BROKEN" in clients
+    wait_until(lambda: "serves no more" in caplog.text and "ended with exit code 0" in caplog.text)
+    assert "ValueError: a defect" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"io_model": "blocking"}])
+def test_the_end_of_the_given_listener_is_the_end_of_the_server(connect, options, caplog):
+    def handler(sock, peer):
+        while data := sock.recv(100):
+            sock.sendall(data.upper())
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    with StreamServer(sock, handler, processes=2, **options) as server:
+        sock.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(OSError, match="Invalid argument"):
+            server.serve_forever()
+        assert server.state == "closed"
+    assert "is started" not in caplog.text
+
+
 def test_the_count_forgets_those_of_the_dead(running, connect, talk, wait_until):
     server = running(say_pid, processes=2)
     clients = [connect(server) for _ in range(10)]

@@ -9,6 +9,7 @@ waits in `recv` sees the end of the stream, one that sends gets BrokenPipeError.
 
 import contextlib
 import itertools
+import logging
 import os
 import select
 import socket
@@ -20,7 +21,7 @@ from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import NEVER
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener, peer_name
-from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, Warnings, handler_name, log, report
+from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, Warnings, handler_name, report, say
 
 __all__ = ["BlockingService"]
 
@@ -80,7 +81,11 @@ class BlockingService:
             self._accept()
         except OSError as error:
             self.error = error
-            log.error("%s: it cannot accept any more, so the server ends: %s", self._name, error)
+            say(logging.ERROR, "%s: it cannot accept any more, so the server ends: %s", self._name, error)
+        except BaseException as error:  # a defect: `serve_forever` raises it, and Python prints it now
+            self.error = error
+            self._deadline = 0.0
+            raise
         finally:
             self._sock.close()
             self._stop()
@@ -175,7 +180,8 @@ class BlockingService:
         while self._open and clock.monotonic() < deadline:
             self._poll(deadline, False)
         if self._open:
-            log.warning(
+            say(
+                logging.WARNING,
                 "%s: %d handlers (%s) did not end within %g s after their connections were shut down; they go on",
                 *(self._name, len(self._open), handler_name(self._handler), END_SECONDS),
             )

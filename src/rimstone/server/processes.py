@@ -8,12 +8,15 @@ because the kernel kills a worker when the *thread* that started it ends.
 
 A worker's life: it is started, says that it is ready, is called "start" (`worker.py`), serves, is called "stop",
 answers when its handlers have ended, and is asked to exit. One that dies is replaced: at once if it has served a while,
-else after a pause that doubles each time. Before the first time that all serve, a worker that fails is the failure of
-`start`.
+else after a pause that doubles each time. So is one that serves no more, although nobody wanted that: the call "wait"
+comes back then. If the reason is the listener itself, which all of them share, the server ends. Before the first time
+that all serve, a worker that fails is the failure of `start`.
 """
 
+import errno
 import fcntl
 import itertools
+import logging
 import mmap
 import os
 import select
@@ -30,7 +33,7 @@ from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import NEVER
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener
-from rimstone.server.service import END_SECONDS, Cells, Handler, log, shares
+from rimstone.server.service import END_SECONDS, GONE, Cells, Handler, say, shares
 from rimstone.server.worker import WorkerService
 from rimstone.workers.code import CodeBook
 from rimstone.workers.pickling import dump_arguments, load_error
@@ -48,6 +51,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
 _STARTS_ALLOWED_TO_FAIL = 3
 _SECONDS_TO_EXIT = 2.0  # after its handlers have ended, for atexit functions in the worker
+_SECONDS_TO_DIE = 1.0  # from the end of its wire, which comes first, to the end of the process
 
 _Call = tuple[str, tuple[Any, ...]]
 
@@ -177,7 +181,7 @@ class ProcessesService:
                 self._wait()
         except BaseException as error:  # a defect of ours: nobody may be left waiting for it
             self.error = self.error or error
-            log.critical("%s: the server's supervisor failed, so the server ends", self._name, exc_info=True)
+            say(logging.CRITICAL, "%s: the server's supervisor failed, so the server ends", self._name, exc_info=error)
         finally:
             for seat in self._seats:
                 if seat.worker is not None:
@@ -235,8 +239,16 @@ class ProcessesService:
             while (message := worker.channel.receive(block=False)) is not None:
                 self._handle(seat, worker, *message)
         except ChannelClosed:
-            worker.kill()  # it cannot be talked to any more, and mostly has died already
-            worker.wait()
+            _wait_for_end(worker)  # it is dying; let it, so that the log says of what
+            if not worker.has_ended():
+                if self._deadline is None:
+                    say(
+                        logging.ERROR,
+                        "%s: worker process %d has closed its wire, so it is killed",
+                        *(self._name, worker.pid),
+                    )
+                worker.kill()
+                worker.wait()
         if worker.has_ended():
             self._bury(seat, worker)
         else:
@@ -276,11 +288,11 @@ class ProcessesService:
                 error.__cause__ = cause
                 self._fail(error)
                 return
-            log.warning("%s: %s", self._name, what)
+            say(logging.WARNING, "%s: %s", self._name, what)
         pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** (seat.failures - 1), _LONGEST_PAUSE_SECONDS)
         seat.again_at = clock.monotonic() + pause
         if self._up.is_set:
-            log.error("%s: %s; the next one is started in %g s", self._name, what, pause)
+            say(logging.ERROR, "%s: %s; the next one is started in %g s", self._name, what, pause)
 
     def _handle(self, seat: _Seat, worker: ProcessWorker, kind: Kind, content: Any) -> None:
         if kind is Kind.READY:
@@ -305,7 +317,7 @@ class ProcessesService:
     def _kill_if_deaf(self, worker: ProcessWorker) -> None:
         """A call that can never be sent (no memory for it) leaves a worker that will not do as it should."""
         for _, error in worker.take_unsendable():
-            log.error("%s: worker process %d cannot be told what to do: %s", self._name, worker.pid, error)
+            say(logging.ERROR, "%s: worker process %d cannot be told what to do: %s", self._name, worker.pid, error)
             worker.kill()
 
     def _answered(self, seat: _Seat, worker: ProcessWorker, call: _Call, error: BaseException | None) -> None:
@@ -313,14 +325,29 @@ class ProcessesService:
             seat.serving_since = clock.monotonic()
             if all(other.serving_since is not None for other in self._seats):
                 self._up.set()
+            self._call(worker, ("wait", ()))
+        elif call[0] == "wait":
+            if self._deadline is None:
+                self._serves_no_more(seat, worker, error)
         elif error is None:
             worker.stop()
             seat.kill_at = min(seat.kill_at, clock.monotonic() + _SECONDS_TO_EXIT)
         elif not self._up.is_set:
             self._fail(error)
         else:
-            log.error("%s: worker process %d could not %s", self._name, worker.pid, call[0], exc_info=error)
+            say(logging.ERROR, "%s: worker process %d could not %s", self._name, worker.pid, call[0], exc_info=error)
             worker.kill()
+
+    def _serves_no_more(self, seat: _Seat, worker: ProcessWorker, error: BaseException | None) -> None:
+        # Closed in one worker (EBADF) it is that one's trouble: the next one inherits it whole.
+        if isinstance(error, OSError) and error.errno in GONE - {errno.EBADF}:
+            self.error = self.error or error
+            self._up.set()
+            self.stop_soon(NEVER)
+            return
+        say(logging.ERROR, "%s: worker process %d serves no more", self._name, worker.pid, exc_info=error)
+        worker.stop()
+        seat.kill_at = min(seat.kill_at, clock.monotonic() + _SECONDS_TO_EXIT)
 
     def _stop_worker(self, seat: _Seat, deadline: float) -> None:
         """See to it that the worker stops by *deadline*; said again only if that has become earlier."""
@@ -354,9 +381,16 @@ class ProcessesService:
         what = f"worker process {worker.pid} {_how(worker)}, and {lost} connections with it"
         if served >= _SOUND_SECONDS:
             seat.failures = 0
-            log.error("%s: %s; a new one is started", self._name, what)
+            say(logging.ERROR, "%s: %s; a new one is started", self._name, what)
         else:
             self._start_later(seat, what)
+
+
+def _wait_for_end(worker: ProcessWorker) -> None:
+    if worker.pidfd >= 0:
+        ended = select.poll()
+        ended.register(worker.pidfd, select.POLLIN)
+        ended.poll(_SECONDS_TO_DIE * 1000)
 
 
 def _how(worker: ProcessWorker) -> str:

@@ -4,8 +4,10 @@ States: CREATED -> SERVING -> STOPPING -> DONE. A service accepts from its start
 have until the deadline to finish, then they are ended, and then it is done.
 """
 
+import contextlib
 import errno
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
@@ -22,8 +24,8 @@ __all__ = [
     "Warnings",
     "default_limit",
     "handler_name",
-    "log",
     "report",
+    "say",
     "shares",
 ]
 
@@ -118,7 +120,7 @@ class Warnings:
         now = clock.monotonic()
         if now >= self._silent_until.get(kind, 0.0):
             self._silent_until[kind] = now + _SAY_AGAIN_SECONDS
-            log.warning("%s: %s (said once a minute)", self._name, what)
+            say(logging.WARNING, "%s: %s (said once a minute)", self._name, what)
 
 
 class Backoff:
@@ -141,9 +143,18 @@ class Backoff:
         self._pause = 0.0
 
 
+def say(level: int, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+    """Log. A log handler of the user's that raises must not end the server: its error goes to stderr instead."""
+    try:
+        log.log(level, message, *args, exc_info=exc_info, stacklevel=2)
+    except Exception:
+        with contextlib.suppress(Exception):  # stderr is closed or gone: there is nowhere left to say so
+            traceback.print_exc()
+
+
 def report(handler: Handler, peer: str, error: BaseException) -> None:
     """Log what a handler raised."""
-    log.error("the connection of %s is closed: %s() failed", peer, handler_name(handler), exc_info=error)
+    say(logging.ERROR, "the connection of %s is closed: %s() failed", peer, handler_name(handler), exc_info=error)
 
 
 def handler_name(handler: Any) -> str:

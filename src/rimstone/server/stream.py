@@ -6,6 +6,7 @@ States: CREATED -> SERVING -> STOPPING -> CLOSED. It binds when it starts, and s
 import atexit
 import functools
 import inspect
+import logging
 import os
 import socket
 from types import TracebackType
@@ -19,7 +20,7 @@ from rimstone.iomodel.base import NEVER
 from rimstone.server.address import Address, Listener, listen
 from rimstone.server.here import BLOCKING, service_here
 from rimstone.server.processes import ProcessesService
-from rimstone.server.service import END_SECONDS, Handler, Service, log
+from rimstone.server.service import END_SECONDS, Handler, Service, say
 
 __all__ = ["STOP_SECONDS", "StreamServer"]
 
@@ -215,7 +216,11 @@ class StreamServer:
             return
         latest = None if timeout is None else deadline + END_SECONDS + _MARGIN_SECONDS
         if not service.done.wait(latest):
-            log.warning("%r did not stop in time: a handler keeps its thread busy and cannot be killed meanwhile", self)
+            say(
+                logging.WARNING,
+                "%r did not stop in time: a handler keeps its thread busy and cannot be killed meanwhile",
+                self,
+            )
 
     def __enter__(self) -> Self:
         if self.state == "created":

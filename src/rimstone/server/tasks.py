@@ -8,6 +8,7 @@ descriptors leaves the connection in the kernel.
 """
 
 import contextlib
+import logging
 import os
 import socket
 from threading import main_thread
@@ -22,7 +23,7 @@ from rimstone.iomodel.base import NEVER
 from rimstone.monkey.cooperative import socket_class
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener, peer_name
-from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, Warnings, handler_name, log, report
+from rimstone.server.service import END_SECONDS, GONE, Backoff, Cells, Handler, Warnings, handler_name, report, say
 
 __all__ = ["TaskService"]
 
@@ -122,7 +123,7 @@ class TaskService:
         except OSError as error:
             if not self._is_stopping:
                 self.error = error
-                log.error("%s: it cannot accept any more, so the server ends: %s", self._name, error)
+                say(logging.ERROR, "%s: it cannot accept any more, so the server ends: %s", self._name, error)
         except BaseException as error:  # Ctrl-C, or a defect: who ought to hear of it is told when this task ends
             self.error = error
             self._deadline = 0.0
@@ -224,7 +225,8 @@ class TaskService:
         left = tuple(self._open.items())
         try:
             if left:  # a log handler that would wait may raise here, where nobody can
-                log.warning(
+                say(
+                    logging.WARNING,
                     "%s: %d handlers (%s) did not end when they should; their connections are closed",
                     *(self._name, len(left), handler_name(self._handler)),
                 )

@@ -1,5 +1,6 @@
 """ThreadsService: several hubs, each in a thread of its own, accept from one listener. Read `tasks.py` first."""
 
+import logging
 import threading
 
 from rimstone._originals import Thread
@@ -8,7 +9,7 @@ from rimstone.hub import close_hub, current_hub, get_hub
 from rimstone.iomodel import IOModel
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener
-from rimstone.server.service import Cells, Handler, Warnings, log, shares
+from rimstone.server.service import Cells, Handler, Warnings, say, shares
 from rimstone.server.tasks import TaskService
 
 __all__ = ["ThreadsService"]
@@ -126,15 +127,16 @@ class ThreadsService:
             except Deadlock as error:
                 service.error = error
                 service.stop_soon(0.0)
-            except Exception:
+            except Exception as error:
                 # What a function raised that was given to `run_soon`: this thread's root is told, and is not to blame.
-                log.exception("an error in %r reached no task", current_hub())
+                say(logging.ERROR, "an error in %r reached no task", current_hub(), exc_info=error)
             else:
                 return
 
     def _say_dead(self, error: BaseException) -> None:
         """Now: what the others do, and whether `serve_forever` ever raises *error*, may take months."""
-        log.error(
+        say(
+            logging.ERROR,
             "%s: thread %s serves no more; of %d threads %d go on",
             *(self._name, threading.current_thread().name, len(self._threads), len(self._left) - 1),
             exc_info=error,

@@ -45,8 +45,8 @@ class WorkerService:
         self._service: Service | None = None
 
     def __call__(self, wish: str, *args: Any) -> None:
-        """Do what the supervisor wants: "start" or "stop", see below."""
-        wishes: dict[str, Callable[..., None]] = {"start": self._start, "stop": self._stop}
+        """Do what the supervisor wants: "start", "wait" or "stop", see below."""
+        wishes: dict[str, Callable[..., None]] = {"start": self._start, "wait": self._wait, "stop": self._stop}
         wishes[wish](*args)
 
     def _start(self, first_cell: int, most: int | None) -> None:
@@ -66,6 +66,13 @@ class WorkerService:
         )
         self._service.start()
         listener.close()  # those who accept have duplicates
+
+    def _wait(self) -> None:
+        """Return when it serves no more, and raise the reason if it was not told to stop."""
+        if self._service is not None:
+            self._service.done.wait()
+            if self._service.error is not None:
+                raise self._service.error
 
     def _stop(self, seconds: float | None) -> None:
         """Return when it has stopped; *seconds* as for `StreamServer.stop`."""
