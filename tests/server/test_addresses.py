@@ -173,6 +173,22 @@ def test_a_server_that_cannot_start_leaves_nothing_and_may_try_again(running, op
         assert second.state == "serving"
 
 
+def test_a_given_socket_stays_open_if_the_start_fails(monkeypatch, connect, talk):
+    def fails(*args, **kwargs):
+        raise MemoryError
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        server = StreamServer(sock, print)
+        with monkeypatch.context() as patch:
+            patch.setattr("rimstone.server.stream.service_here", fails)
+            with pytest.raises(MemoryError):
+                server.start()
+        assert sock.fileno() >= 0
+        with server:
+            connect(server)
+        assert sock.fileno() == -1
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

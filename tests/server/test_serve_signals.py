@@ -1,4 +1,4 @@
-"""serve(): SIGTERM and Ctrl-C stop gracefully, a second one at once."""
+"""serve(): SIGTERM and Ctrl-C stop gracefully, a second one at once, a third one does what it did before."""
 
 import signal
 import socket
@@ -33,8 +33,8 @@ EVERYWHERE = pytest.mark.parametrize("options", [{}, {"threads": 2}, {"processes
 
 
 @contextmanager
-def served(options):
-    command = [sys.executable, "-c", SERVER, repr(options)]
+def served(options, program=SERVER, *arguments):
+    command = [sys.executable, "-c", program, repr(options), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             port = int(server.stdout.readline())
@@ -76,6 +76,92 @@ def test_the_second_kills_the_handlers(options, wait_until):
         out, err = server.communicate(timeout=30)
     assert (server.returncode, err) == (0, "")
     assert out == f"{signal.SIGTERM}\n"
+
+
+SPINS = """
+import os
+import sys
+from rimstone.server import StreamServer, serve
+
+class Tells(StreamServer):
+    def stop(self, timeout=0, *, wait=True):
+        super().stop(timeout, wait=wait)
+        if not wait and timeout in (None, 0):
+            os.write(1, b"told\\n")  # the signal has come
+
+serve.__globals__["StreamServer"] = Tells
+
+def handler(sock, peer):
+    while True:
+        try:
+            sock.sendall(sock.recv(100).upper())
+            while True:
+                pass
+        except BaseException as error:
+            sock.sendall(type(error).__name__.encode())
+            if sys.argv[2] == "stubborn":
+                continue
+            sock.recv(1)  # it may wait while it tidies up: it is killed once
+            sock.sendall(b"tidied up")
+            raise
+
+def on_start(server):
+    print(server.address[1], flush=True)
+
+try:
+    print(serve(("127.0.0.1", 0), handler, on_start=on_start, stop_timeout=None, **eval(sys.argv[1])))
+except KeyboardInterrupt:
+    print("KeyboardInterrupt")
+"""
+
+
+def tell(server, number):
+    server.send_signal(number)
+    assert server.stdout.readline() == "told\n"
+
+
+def test_the_second_kills_a_handler_that_computes():
+    with served({}, SPINS, "ends") as (server, client):
+        tell(server, signal.SIGINT)
+        tell(server, signal.SIGINT)
+        assert client.recv(100) == b"TaskExit"
+        client.sendall(b"x")
+        assert client.recv(100) == b"tidied up"
+        out, err = server.communicate(timeout=30)
+    assert (server.returncode, err) == (0, "")
+    assert out == f"{signal.SIGINT}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("options", [{"threads": 2}, {"io_model": "blocking"}, {"processes": 2}])
+def test_the_third_does_what_it_did_before(options, number):
+    with served(options, SPINS, "stubborn") as (server, _):
+        for _ in range(2):
+            tell(server, number)
+        server.send_signal(number)
+        out, _ = server.communicate(timeout=30)
+    if number == signal.SIGINT:
+        assert server.returncode == 0
+        assert "KeyboardInterrupt" in out.splitlines()
+    else:
+        assert (server.returncode, out) == (-number, "")
+
+
+def test_the_third_strikes_the_main_thread_wherever_it_is():
+    with served({}, SPINS, "stubborn") as (server, client):
+        for _ in range(2):
+            tell(server, signal.SIGTERM)
+        assert client.recv(100) == b"TaskExit"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("given", "error"), [("1", TypeError), (-1, ValueError), (float("nan"), ValueError)])
+def test_a_wrong_timeout_is_refused_before_it_serves(given, error):
+    started = []
+    with pytest.raises(error, match=f"stop_timeout={given!r} must be a number of seconds"):
+        serve(("127.0.0.1", 0), print, stop_timeout=given, on_start=started.append)
+    assert started == []
 
 
 def test_handlers_of_signals_are_put_back():

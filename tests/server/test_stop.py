@@ -12,6 +12,7 @@ import pytest
 import rimstone
 from rimstone.server import StreamServer
 from rimstone.server.tasks import TaskService
+from rimstone.testing.patched import run_script
 
 
 def test_handlers_may_finish(running, connect, model):
@@ -73,6 +74,119 @@ def test_blocking_handlers_see_the_end_of_the_stream(running, connect):
     assert client.recv(100) == b"begun"
     server.stop(0)
     assert seen == [b""]
+
+
+def test_blocking_handlers_that_speak_tls_see_the_end_too(running, connect, monkeypatch):
+    """`wrap_socket` detaches the socket that it is given, as is done here without certificates."""
+    monkeypatch.setattr("rimstone.server.blocking.END_SECONDS", 20)
+    seen = []
+
+    def handler(sock, peer):
+        with socket.socket(fileno=sock.detach()) as other:
+            other.sendall(b"begun")
+            seen.append(other.recv(100))
+
+    server = running(handler, io_model="blocking")
+    client = connect(server)
+    assert client.recv(100) == b"begun"
+    server.stop(0)
+    assert seen == [b""]
+
+
+def test_what_follows_a_detached_connection_on_its_number_is_left_alone(running, connect):
+    go_on = threading.Event()
+
+    def handler(sock, peer):
+        fd = sock.detach()
+        os.dup2(other.fileno(), fd)
+        connected.sendall(b"begun")
+        go_on.wait(30)
+        os.close(fd)
+
+    other, connected = socket.socketpair()
+    with other, connected:
+        server = running(handler, io_model="blocking")
+        connect(server)
+        assert other.recv(100) == b"begun"
+        server.stop(0, wait=False)
+        connection = next(iter(server._service._open.values()))[1]
+        connection.cut()
+        other.sendall(b"whole")
+        assert connected.recv(100) == b"whole"
+        go_on.set()
+        server.stop(0)
+
+
+def test_who_has_waited_in_vain_does_not_wait_again(monkeypatch, caplog, connect):
+    monkeypatch.setattr("rimstone.server.stream.END_SECONDS", 0.05)
+    monkeypatch.setattr("rimstone.server.stream._MARGIN_SECONDS", 0.05)
+    go_on, begun = threading.Event(), threading.Event()
+
+    def handler(sock, peer):
+        begun.set()
+        go_on.wait(30)  # holds its thread: nothing is patched here
+
+    with StreamServer(("127.0.0.1", 0), handler, threads=2) as server:
+        connect(server)
+        assert begun.wait(30)
+        server.stop(0)
+        assert "did not stop in time" in caplog.text
+        server._end()
+    server._at_exit()
+    assert caplog.text.count("did not stop in time") == 1
+    server.stop(0)  # who asks for it waits
+    assert caplog.text.count("did not stop in time") == 2
+    go_on.set()
+    server.stop(None)
+    assert server.state == "closed"
+
+
+FORKS = """
+import multiprocessing, socket, sys
+from rimstone.server import StreamServer
+
+def handler(sock, peer):
+    sock.recv(10)
+    server.stop(1, wait=False)
+    sock.sendall(b"stopping")
+
+listener = socket.create_server(("127.0.0.1", 0))
+server = StreamServer(listener, handler)
+child = multiprocessing.get_context("fork").Process(target=server.serve_forever)
+child.start()
+with socket.create_connection(listener.getsockname(), 30) as client:
+    client.sendall(b"x")
+    print(client.recv(100), flush=True)
+child.join()
+
+server.start()  # it was started in the child only
+def child_of_a_started_one():
+    for method in server.serve_forever, server.start, server.__enter__:
+        try:
+            method()
+        except RuntimeError as error:
+            print(error, flush=True)
+    server.stop()
+child = multiprocessing.get_context("fork").Process(target=child_of_a_started_one)
+child.start()
+child.join()
+with socket.create_connection(listener.getsockname(), 30) as client:
+    client.sendall(b"x")
+    server.serve_forever()
+    print(client.recv(100))
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_child_serves_what_it_has_started_itself():
+    done = run_script(FORKS)
+    assert done.returncode == 0, done.stderr
+    first, *errors, last = done.stdout.splitlines()
+    assert first == last == "b'stopping'"
+    assert len(errors) == 3
+    for error in errors:
+        assert "of which this one is a fork" in error
+        assert "give it to a new StreamServer in each child" in error
 
 
 def test_a_handler_that_refuses_to_end_is_named(running, connect, caplog, monkeypatch):
@@ -150,6 +264,12 @@ def test_a_server_that_never_started_stops():
     assert server.state == "closed"
     with pytest.raises(RuntimeError, match="make a new one"):
         server.start()
+
+
+@pytest.mark.parametrize(("given", "error"), [("5", TypeError), (-1, ValueError), (float("nan"), ValueError)])
+def test_a_timeout_that_is_none(given, error):
+    with pytest.raises(error, match=f"timeout={given!r} must be a number of seconds"):
+        StreamServer(("127.0.0.1", 0), print).stop(given)
 
 
 def test_used_once(running):

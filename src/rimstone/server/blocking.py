@@ -28,6 +28,42 @@ __all__ = ["BlockingService"]
 _LONGEST_POLL_MILLISECONDS = 86_400_000
 
 
+class Connection(socket.socket):
+    """What a handler gets. `SSLContext.wrap_socket` moves the descriptor to another object; it can be found there."""
+
+    __slots__ = ("_detached",)
+    _detached: tuple[int, tuple[int, int]]
+
+    def detach(self) -> int:
+        with contextlib.suppress(OSError):
+            self._detached = (self.fileno(), _identity(self.fileno()))
+        return super().detach()
+
+    def cut(self) -> None:
+        """Shut it down, also if it was detached. From any thread."""
+        if self.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                self.shutdown(socket.SHUT_RDWR)
+                return
+        with contextlib.suppress(AttributeError, OSError):
+            fd, identity = self._detached
+            fd = os.dup(fd)  # looked at through a duplicate: its number may be given to something else at any moment
+            try:
+                if _identity(fd) == identity:
+                    same = RawSocket(fileno=fd)
+                    try:
+                        same.shutdown(socket.SHUT_RDWR)
+                    finally:
+                        same.detach()
+            finally:
+                os.close(fd)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
 class BlockingService:
     """Serves with one thread a connection; the arguments are those of `TaskService`."""
 
@@ -42,7 +78,7 @@ class BlockingService:
         self._warnings = Warnings(listener.name)
         self._backoff = Backoff(self._warnings)
         self._lock = allocate_lock()  # guards the dictionary; never held while anything waits
-        self._open: dict[int, tuple[Any, socket.socket]] = {}  # connection -> (its thread, its socket)
+        self._open: dict[int, tuple[Any, Connection]] = {}  # connection -> (its thread, its socket)
         self._numbers = itertools.count(1)
         self._deadline = NEVER
         self._stopping = False
@@ -70,6 +106,9 @@ class BlockingService:
 
     def runs_current_task(self) -> bool:
         return any(thread.ident == get_ident() for thread, _ in tuple(self._open.values()))
+
+    def end_interrupted(self) -> None:
+        """Nothing: its handlers are never in the main thread, where signal handlers run."""
 
     def pids(self) -> list[int]:
         return []
@@ -125,7 +164,7 @@ class BlockingService:
 
     def _begin(self, fd: int, peer: Any) -> None:
         try:
-            sock = socket.socket(self._sock.family, self._sock.type, self._sock.proto, fileno=fd)
+            sock = Connection(self._sock.family, self._sock.type, self._sock.proto, fileno=fd)
             # On macOS and the BSDs a connection inherits O_NONBLOCK from the listener, and the object does not know.
             sock.settimeout(sock.gettimeout())
         except BaseException:
@@ -147,7 +186,7 @@ class BlockingService:
                 return
         self._end(number, sock)
 
-    def _run(self, number: int, sock: socket.socket, peer: Any) -> None:
+    def _run(self, number: int, sock: Connection, peer: Any) -> None:
         """Body of a connection's thread."""
         try:
             self._handler(sock, peer)
@@ -174,8 +213,7 @@ class BlockingService:
         while self._open and clock.monotonic() < self._deadline:
             self._poll(self._deadline, False)
         for _, sock in tuple(self._open.values()):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            sock.cut()
         deadline = clock.monotonic() + END_SECONDS
         while self._open and clock.monotonic() < deadline:
             self._poll(deadline, False)

@@ -162,6 +162,9 @@ class ProcessesService:
     def runs_current_task(self) -> bool:
         return False  # its handlers live elsewhere
 
+    def end_interrupted(self) -> None:
+        """Nothing: its handlers are never in the main thread, where signal handlers run."""
+
     def pids(self) -> list[int]:
         return [worker.pid for seat in self._seats if (worker := seat.worker) is not None]
 

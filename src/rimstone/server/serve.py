@@ -1,15 +1,14 @@
 """serve: a StreamServer as the whole of a program, until a signal ends it."""
 
-import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from rimstone.server.address import Address
 from rimstone.server.service import Handler
-from rimstone.server.stream import STOP_SECONDS, StreamServer
+from rimstone.server.stream import STOP_SECONDS, StreamServer, checked_timeout
 
 __all__ = ["serve"]
 
@@ -24,7 +23,13 @@ def serve(
     on_start: Callable[[StreamServer], object] | None = None,
     **options: Any,
 ) -> signal.Signals | None:
-    """Serve until SIGTERM or SIGINT (Ctrl-C), then stop gracefully; at a second one, at once.
+    """Serve until SIGTERM or SIGINT (Ctrl-C), then stop gracefully; a second one and a third one hurry it.
+
+    1. The first: no more connections are accepted, handlers may finish, and are killed after *stop_timeout*.
+    2. The second: they are killed at once. One that computes and never waits is killed too if it runs in the main
+       thread, that is, with one process and one thread: TaskExit is raised where it computes.
+    3. The third does what that signal did before `serve`: SIGTERM ends the process, SIGINT raises KeyboardInterrupt
+       here, and no handler is waited for any more.
 
     Args:
         address: See `StreamServer`; so are *handler* and *options*.
@@ -41,37 +46,51 @@ def serve(
         raise RuntimeError(
             "serve() handles signals, which only the main thread can; elsewhere use StreamServer(...).serve_forever()"
         )
+    stop_timeout = checked_timeout("stop_timeout", stop_timeout)
     server = StreamServer(address, handler, **options)
     received: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
 
     def stop(number: int, _frame: FrameType | None) -> None:
         received.append(signal.Signals(number))
-        server.stop(stop_timeout if len(received) == 1 else 0, wait=False)
+        if len(received) == 1:
+            server.stop(stop_timeout, wait=False)
+        elif len(received) == 2:
+            server.stop(0, wait=False)
+            server._end_interrupted()
+        else:
+            server._give_up()
+            _put_back(before)
+            signal.raise_signal(number)
 
-    with _handling(stop):
+    before.update(_signals_to_handle())
+    try:
+        for number in before:
+            signal.signal(number, stop)
         try:
-            try:
-                server.start()
-            except RuntimeError:
-                if not received:  # a signal that came before the start has closed the server
-                    raise
-            if not received and on_start is not None:
-                on_start(server)
-            server.serve_forever()
+            server.start()
+        except RuntimeError:
+            if not received:  # a signal that came before the start has closed the server
+                raise
+        if not received and on_start is not None:
+            on_start(server)
+        server.serve_forever()
+    finally:
+        try:
+            server._end()
         finally:
-            server.stop(0)
+            _put_back(before)
     return received[0] if received else None
 
 
-@contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals that were ignored (nohup, `&` in a script) stay ignored, but for SIGTERM."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    taken = [number for number in _SIGNALS if number == signal.SIGTERM or before[number] is not signal.SIG_IGN]
-    for number in taken:
-        signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, before[number] or signal.SIG_DFL)
+def _signals_to_handle() -> dict[signal.Signals, Any]:
+    """Both, and how they are handled now. One that is ignored (nohup, `&` in a script) stays so, but for SIGTERM."""
+    now = {number: signal.getsignal(number) for number in _SIGNALS}
+    return {
+        number: handler for number, handler in now.items() if number == signal.SIGTERM or handler is not signal.SIG_IGN
+    }
+
+
+def _put_back(before: dict[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler or signal.SIG_DFL)

@@ -88,6 +88,9 @@ class Service(Protocol):
     def runs_current_task(self) -> bool:
         """True if it is one of the handlers that asks."""
 
+    def end_interrupted(self) -> None:
+        """Raise TaskExit if it is one of the handlers that the calling signal handler has interrupted, and computes."""
+
     def pids(self) -> list[int]:
         """The worker processes there are now."""
 

@@ -7,8 +7,10 @@ import atexit
 import functools
 import inspect
 import logging
+import math
 import os
 import socket
+from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +24,7 @@ from rimstone.server.here import BLOCKING, service_here
 from rimstone.server.processes import ProcessesService
 from rimstone.server.service import END_SECONDS, Handler, Service, say
 
-__all__ = ["STOP_SECONDS", "StreamServer"]
+__all__ = ["STOP_SECONDS", "StreamServer", "checked_timeout"]
 
 STOP_SECONDS = 10.0
 _MARGIN_SECONDS = 3.0  # what a stop may take beyond its steps, on a busy machine, before we say that it hangs
@@ -87,8 +89,9 @@ class StreamServer:
         self._threads = _checked_count("threads", threads)
         self._backlog = _checked_count("backlog", backlog, least=0)
         self._most = None if max_connections is None else _checked_count("max_connections", max_connections)
-        self._pid = os.getpid()
+        self._pid = os.getpid()  # of the process that has started it
         self._is_closed = False
+        self._gave_up = False  # a stop has: who waits for the end by the way waits no more
         if self._model is None and processes * threads > 1:
             choose()  # a wrong RIMSTONE_IO_MODEL is told here, rather than by each hub
         if self._model == BLOCKING and threads != 1:
@@ -140,7 +143,7 @@ class StreamServer:
     def start(self) -> None:
         """Listen, and return when connections are accepted (in the hub of this thread: as soon as the thread waits).
 
-        If that fails, it may be tried again.
+        If that fails, it may be tried again; a socket that was given stays open.
 
         Raises:
             OSError: the address cannot be had; the message says why and what to do.
@@ -148,14 +151,17 @@ class StreamServer:
             WorkerStartFailed: they do not come up.
             RuntimeError: it was started before.
         """
+        self._refuse_in_fork()
         if self.state != "created":
             raise RuntimeError(f"{self!r} was started before; a server is used once: make a new one")
+        self._pid = os.getpid()
         listener = self._listener = listen(self._given, self._backlog)
         try:
             self._service = self._make_service(listener)
             self._service.start()
         except BaseException:
-            listener.close()
+            if listener.sock is not self._given:
+                listener.close()
             self._listener = self._service = None  # it can be tried again
             raise
         atexit.register(self._at_exit)
@@ -170,7 +176,9 @@ class StreamServer:
 
         Raises:
             OSError: the listening socket was closed by somebody else; and what `start` raises.
+            RuntimeError: this is a fork of the process where it serves.
         """
+        self._refuse_in_fork()
         if self.state == "created":
             self.start()
         service = self._service
@@ -179,9 +187,9 @@ class StreamServer:
         try:
             service.done.wait()
         except BaseException:
-            self.stop(0)
+            self._end(0)
             raise
-        self.stop(0)
+        self._end(0)
         hub = current_hub()
         if hub is not None:
             hub.current.raise_pending()  # Ctrl-C that has ended the service was given to the thread's root task, too
@@ -200,10 +208,12 @@ class StreamServer:
 
         Args:
             timeout: In seconds; None waits for the handlers for ever.
-            wait: Return when all is done, rather than at once.
+            wait: Return when all is done, rather than at once. A handler that keeps its thread busy cannot be killed:
+                then it returns some 5 seconds after *timeout*, and says so in the log.
+        Raises:
+            TypeError, ValueError: *timeout* is no time.
         """
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout={timeout!r} must be a number of seconds, 0 or more, or None for no limit")
+        timeout = checked_timeout("timeout", timeout)
         self._is_closed = self._is_closed or self._service is None
         if self._listener is None or self._service is None or os.getpid() != self._pid:
             return  # not started; or this is a forked child, and nothing of the server is its to end
@@ -216,13 +226,28 @@ class StreamServer:
             return
         latest = None if timeout is None else deadline + END_SECONDS + _MARGIN_SECONDS
         if not service.done.wait(latest):
+            self._gave_up = True
             say(
                 logging.WARNING,
                 "%r did not stop in time: a handler keeps its thread busy and cannot be killed meanwhile",
                 self,
             )
 
+    def _end_interrupted(self) -> None:
+        """In a signal handler: raise TaskExit in the handler of this server that it has interrupted, if it has one."""
+        if self._service is not None and os.getpid() == self._pid:
+            self._service.end_interrupted()
+
+    def _give_up(self) -> None:
+        """Wait no more for the end of handlers: `serve_forever`, `with` and the end of the program go on without it."""
+        self._gave_up = True
+
+    def _end(self, timeout: float = 0) -> None:
+        """`stop`, but wait for nothing if a stop has waited in vain before, or after `_give_up`."""
+        self.stop(timeout, wait=not self._gave_up)
+
     def __enter__(self) -> Self:
+        self._refuse_in_fork()
         if self.state == "created":
             self.start()
         return self
@@ -230,10 +255,18 @@ class StreamServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop(STOP_SECONDS if error is None else 0)
+        self._end(STOP_SECONDS if error is None else 0)
 
     def _at_exit(self) -> None:
-        self.stop(0)
+        self._end(0)
+
+    def _refuse_in_fork(self) -> None:
+        if os.getpid() != self._pid and self.state in {"serving", "stopping"}:
+            raise RuntimeError(
+                f"{self!r} serves in process {self._pid}, of which this one is a fork; here it accepts nothing. "
+                "To serve in forked children make one listening socket (socket.create_server), fork, and give it to a "
+                "new StreamServer in each child; or serve with processes=N"
+            )
 
     def _ended(self) -> None:
         """The service has, told to or not: nobody accepts any more. In its thread."""
@@ -260,6 +293,22 @@ def _may_wait() -> bool:
     """False in a signal handler that struck while the scheduler works: nothing can be waited for there."""
     hub = current_hub()
     return hub is None or hub.is_running(hub.current)
+
+
+def checked_timeout(name: str, given: Any) -> float | None:
+    """Raise TypeError or ValueError if *given* is no timeout of a stop."""
+    if given is None:
+        return None
+    what = f"{name}={given!r} must be a number of seconds, 0 or more, or None for no limit"
+    if not isinstance(given, Real):
+        raise TypeError(what)
+    try:
+        seconds = float(given)
+    except OverflowError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ValueError(what)
+    return seconds
 
 
 def _checked_handler(handler: Any) -> Handler:

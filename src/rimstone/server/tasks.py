@@ -18,6 +18,7 @@ from greenlet import GreenletExit
 
 from rimstone import clock
 from rimstone._originals import get_ident
+from rimstone.errors import TaskExit
 from rimstone.hub import Hub, Task, Waiter, current_hub, current_task, spawn, waiter
 from rimstone.iomodel.base import NEVER
 from rimstone.monkey.cooperative import socket_class
@@ -67,6 +68,7 @@ class TaskService:
         self._warnings = warnings or Warnings(listener.name)
         self._backoff = Backoff(self._warnings)
         self._open: dict[Any, socket.socket] = {}  # handler's task -> its connection
+        self._killed: set[Any] = set()  # handlers' tasks; each is killed once
         self._news: Waiter | None = None  # of whoever waits for the end of a handler
         self._accepting: Task[None] | None = None
         self._is_stopping = False
@@ -87,6 +89,13 @@ class TaskService:
 
     def runs_current_task(self) -> bool:
         return current_hub() is self._hub and current_task() in self._open
+
+    def end_interrupted(self) -> None:
+        if self.runs_current_task():
+            task = current_task()
+            if task not in self._killed and self._hub.is_running(task):
+                self._killed.add(task)
+                raise TaskExit
 
     def pids(self) -> list[int]:
         return []
@@ -202,7 +211,9 @@ class TaskService:
     def _kill_handlers(self) -> None:
         if not self._hub.is_closing:  # else it has killed them, and a second time would strike their `finally` blocks
             for task in tuple(self._open):
-                task.kill(block=False)
+                if task not in self._killed:  # by `end_interrupted`
+                    self._killed.add(task)
+                    task.kill(block=False)
         deadline = clock.monotonic() + END_SECONDS
         while self._open and clock.monotonic() < deadline:
             for task, sock in tuple(self._open.items()):

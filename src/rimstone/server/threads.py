@@ -87,6 +87,9 @@ class ThreadsService:
     def runs_current_task(self) -> bool:
         return any(service.runs_current_task() for service in tuple(self._services))
 
+    def end_interrupted(self) -> None:
+        """Nothing: its handlers are never in the main thread, where signal handlers run."""
+
     def pids(self) -> list[int]:
         return []
 
