@@ -54,10 +54,12 @@ def test_a_bound_socket_belongs_to_the_server(running, connect, talk, model):
     assert sock.fileno() == -1
 
 
-def test_no_delay(running, connect):
+@pytest.mark.parametrize("given", [False, True])
+def test_no_delay(running, connect, given):
     options = []
     server = running(
         lambda sock, peer: options.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)),
+        address=socket.create_server(("127.0.0.1", 0)) if given else ("127.0.0.1", 0),
     )
     assert connect(server).recv(1) == b""
     assert options[0] != 0
@@ -197,6 +199,9 @@ def test_a_given_socket_stays_open_if_the_start_fails(monkeypatch, connect, talk
         ("unix:", "names no path"),
         ("127.0.0.1:70000", "port 70000"),
         (("127.0.0.1", -1), "port -1"),
+        ("/tmp/a\0b", "null character inside"),
+        (("a\0b", 80), "null character in its host"),
+        (("a" * 70, 80), "1 to 63 characters"),
     ],
 )
 def test_not_an_address(address, message):

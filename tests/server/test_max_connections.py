@@ -1,6 +1,9 @@
 """At most so many connections are accepted; the kernel keeps the others until there is room."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -128,6 +131,7 @@ def test_the_default_leaves_descriptors_to_the_handlers(monkeypatch):
         ({"max_connections": 3, "processes": 2, "threads": 2}, "less than one for each of 2 processes x 2 threads"),
         ({"max_connections": 0}, "max_connections=0 must be 1 or more"),
         ({"processes": 0}, "processes=0 must be 1 or more"),
+        ({"backlog": 1 << 40}, "backlog=1099511627776 must be 2147483647 or less"),
         ({"io_model": "blocking", "threads": 2}, "max_connections bounds them"),
         ({"io_model": "epol"}, "'epol' is not an IO model; use one of .*'blocking'"),
     ],
@@ -142,6 +146,19 @@ def test_a_wrong_model_in_the_environment_is_told_at_once(monkeypatch, options):
     monkeypatch.setenv("RIMSTONE_IO_MODEL", "epol")
     with pytest.raises(ValueError, match="RIMSTONE_IO_MODEL='epol' is not an IO model"):
         StreamServer(("127.0.0.1", 0), print, **options)
+
+
+@pytest.mark.parametrize("options", [{"processes": 2}, {}])
+@pytest.mark.parametrize("name", ["RIMSTONE_STALL_MS", "RIMSTONE_BACKOFF_MS"])
+def test_a_wrong_time_in_the_environment_is_told_at_once(name, options):
+    program = (
+        "from rimstone.server import StreamServer\n"
+        f"StreamServer(('127.0.0.1', 0), print, io_model='nonblocking', **{options!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, env={**os.environ, name: "soon"}
+    )
+    assert f"ValueError: {name}='soon'" in done.stderr
 
 
 @pytest.mark.parametrize("handler", [None, lambda: None, lambda sock: None])

@@ -246,9 +246,22 @@ def test_a_handler_of_main_sees_its_globals():
 def test_a_handler_that_cannot_travel():
     with socket.socket() as held:
         server = StreamServer(("127.0.0.1", 0), lambda sock, peer: held.send(b""), processes=2)
-        with pytest.raises(CannotTravel, match="held"):
+        with pytest.raises(CannotTravel, match="held") as caught:
             server.start()
     assert server.state == "created"
+    assert "Worker" not in str(caught.value)
+    assert "Pool(" not in str(caught.value)
+
+
+def test_a_handler_that_mentions_its_own_server_cannot_travel():
+    def handler(sock, peer):
+        server.stop()
+
+    server = StreamServer(("127.0.0.1", 0), handler, processes=2)
+    with pytest.raises(
+        CannotTravel, match=r"handler\(\) cannot be sent to worker processes: it mentions a StreamServer"
+    ):
+        server.start()
 
 
 def test_workers_that_cannot_come_up(monkeypatch, caplog):

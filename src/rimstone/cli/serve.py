@@ -51,10 +51,12 @@ def serve_command(
 
     Blocking calls of the handler let the others go on. Its connection is closed when it returns.
 
-    Ctrl-C and SIGTERM stop in steps: no new connections, handlers may finish, after --stop-timeout they are killed; a
-    second one kills them at once.
+    Ctrl-C and SIGTERM stop in steps: no new connections, handlers may finish, after --stop-timeout they are killed. A
+    second one kills them at once, also one that computes, if there is one process with one thread. A third one ends
+    the program, whatever its handlers do.
 
-    Exit code: 0 after SIGTERM, 1 the server failed, 2 usage, or the address cannot be had, 130 Ctrl-C.
+    Exit code: 0 after SIGTERM, 1 the server failed, 2 usage, or the address cannot be had, 130 Ctrl-C; after a third
+    SIGTERM the program is killed by it.
     """  # noqa: D301  # that one is not for readers, but for typer: it leaves the lines as they are
     if processes == 1 and io_model != "blocking":
         from rimstone import monkey

@@ -32,7 +32,7 @@ from rimstone.iomodel._level import LevelModel
 from rimstone.iomodel._pause import Pause
 from rimstone.iomodel.base import READ, WRITE, Scheduler
 
-__all__ = ["NonblockingModel"]
+__all__ = ["NonblockingModel", "read_environment"]
 
 _FIRST_PAUSE_SECONDS = 0.000_05  # Linux lets nobody sleep for less anyhow: its timers have that much slack
 _READABLE = _WRITABLE = _ENDED = 0
@@ -101,6 +101,11 @@ class NonblockingModel(LevelModel):
                     fd, (READ if mask & (_READABLE | _ENDED) else 0) | (WRITE if mask & (_WRITABLE | _ENDED) else 0)
                 )
         return found
+
+
+def read_environment() -> None:
+    """Raise ValueError if RIMSTONE_BACKOFF_MS is no time; for whoever makes hubs later, or elsewhere."""
+    _longest_pause(None, 0.0)
 
 
 def _longest_pause(given: float | None, default: float) -> float:

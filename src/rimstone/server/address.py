@@ -5,6 +5,7 @@ two servers on one address are still refused. A Unix socket on which nobody list
 killed: it is replaced. One on which somebody listens is not touched.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -85,6 +86,10 @@ def listen(given: Address, backlog: int) -> Listener:
         return _listen_on(given, backlog)
     path = _path_of(given)
     if path is not None:
+        if "\0" in path and not path.startswith("\0"):
+            raise ValueError(
+                f"address {given!r} is no path: it has a null character inside; at its start it would be fine"
+            )
         return _listen_unix(path, backlog)
     return _listen_tcp(_tcp_of(given), backlog)
 
@@ -136,6 +141,8 @@ def _tcp_of(given: Any) -> _TCP:
 
 
 def _checked(address: _TCP, given: object) -> _TCP:
+    if "\0" in address.host:
+        raise ValueError(f"address {given!r} has a null character in its host; {_FORMS}")
     if not 0 <= address.port <= 65535:
         raise ValueError(f"address {given!r} has port {address.port}; use 1 to 65535, or 0 for any free one")
     return address
@@ -152,6 +159,9 @@ def _listen_on(sock: socket.socket, backlog: int) -> Listener:
         raise ValueError(f"{sock!r} is not bound; bind it first, or give the address instead")
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.listen(backlog)
+    if sock.family in _TCP_FAMILIES:
+        with contextlib.suppress(OSError):  # what is neither TCP nor MPTCP has none
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # see `_listen_tcp`
     return Listener(sock)
 
 
@@ -190,6 +200,10 @@ def _resolve(address: _TCP) -> tuple[int, Any, bool]:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )
+    except UnicodeError:
+        raise ValueError(
+            f"address {str(address)!r}: {address.host!r} is no host name: from dot to dot it has 1 to 63 characters"
+        ) from None
     except OSError as error:
         raise OSError(
             error.errno, f"cannot listen on {address}: host {address.host!r} is not known ({error.strerror})"

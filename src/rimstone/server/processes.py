@@ -27,15 +27,15 @@ from typing import Any
 
 from rimstone import clock
 from rimstone._originals import Thread, os_ftruncate
-from rimstone.errors import WorkerStartFailed
+from rimstone.errors import CannotTravel, WorkerStartFailed
 from rimstone.iomodel import IOModel
 from rimstone.iomodel._wakeup import Wakeup
 from rimstone.iomodel.base import NEVER
 from rimstone.server._latch import Latch
 from rimstone.server.address import Listener
-from rimstone.server.service import END_SECONDS, GONE, Cells, Handler, say, shares
+from rimstone.server.service import END_SECONDS, GONE, Cells, Handler, handler_name, say, shares
 from rimstone.server.worker import WorkerService
-from rimstone.workers.code import CodeBook
+from rimstone.workers.code import CodeBook, EncodedFunction
 from rimstone.workers.pickling import dump_arguments, load_error
 from rimstone.workers.placement import FunctionKind
 from rimstone.workers.process import ProcessWorker, WorkerState
@@ -123,7 +123,7 @@ class ProcessesService:
             os_ftruncate(self._cells_fd, _CELL_BYTES * len(self.cells))
             self.cells = memoryview(mmap.mmap(self._cells_fd, 0)).cast("q")
             service = WorkerService(handler, self._listener_fd, self._cells_fd, threads, model)
-            self._function = CodeBook().encode(service)
+            self._function = _encode(service, handler)
         except BaseException:
             self._close()
             raise
@@ -387,6 +387,29 @@ class ProcessesService:
             say(logging.ERROR, "%s: %s; a new one is started", self._name, what)
         else:
             self._start_later(seat, what)
+
+
+def _encode(service: WorkerService, handler: Handler) -> EncodedFunction:
+    try:
+        return CodeBook().encode(service)
+    except CannotTravel:
+        name = handler_name(handler)
+        try:
+            CodeBook().encode(handler)  # alone: the message is about what the user knows
+        except CannotTravel as error:
+            if _mentions_server(error):
+                why = "it mentions a StreamServer, perhaps its own, which lives in this process only"
+            else:
+                why = str(error).partition("to a worker process: ")[2].partition("; open it")[0] or str(error)
+            raise CannotTravel(
+                f"the handler {name}() cannot be sent to worker processes: {why}. Let it open what it needs itself, or "
+                "serve with processes=1"
+            ) from error.__cause__
+        raise
+
+
+def _mentions_server(error: BaseException) -> bool:
+    return "rimstone.server.stream.StreamServer" in str(error)
 
 
 def _wait_for_end(worker: ProcessWorker) -> None:

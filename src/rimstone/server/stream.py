@@ -16,9 +16,10 @@ from typing import Any, Self
 
 from rimstone import clock
 from rimstone.errors import IOModelUnavailable
-from rimstone.hub import current_hub
-from rimstone.iomodel import IOModel, choose
+from rimstone.hub import current_hub, watchdog
+from rimstone.iomodel import IOModel, choose, nonblocking
 from rimstone.iomodel.base import NEVER
+from rimstone.iomodel.nonblocking import NonblockingModel
 from rimstone.server.address import Address, Listener, listen
 from rimstone.server.here import BLOCKING, service_here
 from rimstone.server.processes import ProcessesService
@@ -27,6 +28,7 @@ from rimstone.server.service import END_SECONDS, Handler, Service, say
 __all__ = ["STOP_SECONDS", "StreamServer", "checked_timeout"]
 
 STOP_SECONDS = 10.0
+_MOST_BACKLOG = 2**31 - 1  # a C int; the kernel takes less (net.core.somaxconn)
 _MARGIN_SECONDS = 3.0  # what a stop may take beyond its steps, on a busy machine, before we say that it hangs
 
 
@@ -40,6 +42,8 @@ class StreamServer:
         with StreamServer(("127.0.0.1", 8000), talk) as server:
             server.serve_forever()
 
+    At the end of such a block `stop` gives the handlers 10 seconds to finish, idle ones too; after an exception none.
+
     A connection is closed when its handler ends. What a handler raises is logged ("rimstone.server") with the address
     of the peer, and ends nothing but its connection.
 
@@ -52,8 +56,8 @@ class StreamServer:
     else that blocks, blocks the thread. `rimstone.sleep` is the sleep for such handlers.
 
     Args:
-        address: (host, port), "host:port", a path, "unix:PATH" or a bound socket, which then belongs to the server; see
-            `rimstone.server.address.listen`.
+        address: (host, port), "host:port", a path, "unix:PATH" or a bound socket, which belongs to the server from the
+            start on; see `rimstone.server.address.listen`.
         handler: Called with (socket, address of the peer).
         io_model: Name or class of the IO model its hubs wait with, see `rimstone.iomodel.available`, or "blocking": a
             thread for each connection. None: the hub's own, or the best. If the calling thread's hub has another
@@ -87,13 +91,17 @@ class StreamServer:
         self._model = _checked_model(io_model)
         self._processes = _checked_count("processes", processes)
         self._threads = _checked_count("threads", threads)
-        self._backlog = _checked_count("backlog", backlog, least=0)
+        self._backlog = _checked_count("backlog", backlog, least=0, most=_MOST_BACKLOG)
         self._most = None if max_connections is None else _checked_count("max_connections", max_connections)
         self._pid = os.getpid()  # of the process that has started it
         self._is_closed = False
         self._gave_up = False  # a stop has: who waits for the end by the way waits no more
-        if self._model is None and processes * threads > 1:
-            choose()  # a wrong RIMSTONE_IO_MODEL is told here, rather than by each hub
+        # A wrong variable of the environment is told here, rather than by each hub.
+        model = choose() if self._model is None and processes * threads > 1 else self._model
+        if not isinstance(model, str):
+            watchdog.read_environment()
+        if isinstance(model, type) and issubclass(model, NonblockingModel):
+            nonblocking.read_environment()
         if self._model == BLOCKING and threads != 1:
             raise ValueError(
                 f"threads={threads} has no meaning with io_model='blocking', where each connection has a thread; "
@@ -337,9 +345,11 @@ def _checked_model(given: "str | type[IOModel] | None") -> "type[IOModel] | str 
         raise IOModelUnavailable(f"io_model={error}; a server also has 'blocking'") from None
 
 
-def _checked_count(name: str, given: Any, least: int = 1) -> int:
+def _checked_count(name: str, given: Any, least: int = 1, most: int | None = None) -> int:
     if isinstance(given, bool) or not isinstance(given, int):
         raise TypeError(f"{name}={given!r} must be a whole number")
     if given < least:
         raise ValueError(f"{name}={given} must be {least} or more")
+    if most is not None and given > most:
+        raise ValueError(f"{name}={given} must be {most} or less")
     return given
