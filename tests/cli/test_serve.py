@@ -188,3 +188,14 @@ def test_an_address_in_use(in_child):
         result = in_child("serve", "app.py:upper", "--bind", f"127.0.0.1:{port}")
     assert result.code == 2
     assert result.err.startswith(f"rimstone: cannot listen on 127.0.0.1:{port}: another program does")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+@pytest.mark.parametrize(("name", "model"), [("RIMSTONE_STALL_MS", "epoll"), ("RIMSTONE_BACKOFF_MS", "nonblocking")])
+def test_a_wrong_variable_of_the_environment(in_child, monkeypatch, options, name, model):
+    monkeypatch.setenv(name, "soon")
+    result = in_child("serve", "app.py:upper", "--bind", "127.0.0.1:0", "--io-model", model, *options)
+    assert result.code == 2
+    assert result.err.startswith(f"rimstone: {name}='soon' is no")
+    assert len(result.err.splitlines()) == 1

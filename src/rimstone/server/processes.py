@@ -399,11 +399,12 @@ def _encode(service: WorkerService, handler: Handler) -> EncodedFunction:
         except CannotTravel as error:
             if _mentions_server(error):
                 why = "it mentions a StreamServer, perhaps its own, which lives in this process only"
+                do = "Let this process do what it wants of the server"
             else:
                 why = str(error).partition("to a worker process: ")[2].partition("; open it")[0] or str(error)
+                do = "Let it open what it needs itself"
             raise CannotTravel(
-                f"the handler {name}() cannot be sent to worker processes: {why}. Let it open what it needs itself, or "
-                "serve with processes=1"
+                f"the handler {name}() cannot be sent to worker processes: {why}. {do}, or serve with processes=1"
             ) from error.__cause__
         raise
 
