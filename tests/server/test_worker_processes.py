@@ -74,7 +74,15 @@ def test_one_that_exits_is_reported_with_its_exit_code(running, connect, wait_un
         import os
         import socket
         import stat
+        import time
 
+        leave = os._exit
+
+        def leave_slowly(code):
+            time.sleep(0.2)
+            leave(7)
+
+        os._exit = leave_slowly
         for number in map(int, os.listdir("/proc/self/fd")):
             try:
                 if stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -87,7 +95,7 @@ def test_one_that_exits_is_reported_with_its_exit_code(running, connect, wait_un
     server = running(handler, processes=2)
     before = server.pids()
     connect(server)
-    wait_until(lambda: "ended with exit code" in caplog.text)
+    wait_until(lambda: "ended with exit code 7" in caplog.text)
     wait_until(lambda: len(server.pids()) == 2)
     assert server.pids() != before
     assert "SIGKILL" not in caplog.text
