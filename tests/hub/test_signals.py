@@ -188,3 +188,22 @@ def test_reschedule_that_is_struck_again_and_again_queues_its_task_once(hub):
         assert errors
     assert "0 ready" in repr(hub)
     assert hub.park(clock.monotonic() + 0.01) == TIMEOUT
+
+
+@pytest.mark.parametrize("deadline", [None, 600])
+def test_signal_that_does_not_interrupt_a_wait_without_a_hub_is_handled_within_a_second(deadline):
+    """One that comes just before the wait, or to another thread, of which only the main thread calls the handler."""
+    done = run_script(f"""
+import signal, threading
+from rimstone import clock
+from rimstone.hub import waiter
+
+mine = waiter()
+signal.signal(signal.SIGUSR1, lambda *_: mine.unpark())
+thread = threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+threading.Timer(0.1, thread.start).start()
+deadline = {deadline}
+assert mine.park(None if deadline is None else clock.monotonic() + deadline)
+thread.join()
+""")
+    assert done.returncode == 0, done.stderr

@@ -119,14 +119,17 @@ class _ThreadWaiter:
         self._lock.acquire()
 
     def park(self, deadline: float | None = None) -> bool:
+        # A signal that arrives just before the system call begins does not interrupt it, and Ctrl-C would be lost until
+        # the next one. So the main thread looks up once a second: to ask which it is calls a function in Python, and
+        # there, never in the compiled core, handlers run.
+        while get_ident() == main_thread().ident:
+            left = _SIGNAL_CHECK_SECONDS if deadline is None else max(0.0, deadline - clock.monotonic())
+            if self._lock.acquire(timeout=min(left, _SIGNAL_CHECK_SECONDS)):
+                return True
+            if left <= _SIGNAL_CHECK_SECONDS and deadline is not None:
+                return False
         if deadline is None:
-            if get_ident() != main_thread().ident:
-                return self._lock.acquire()
-            # A signal that arrives just before the system call begins does not interrupt it, and Ctrl-C would be lost
-            # until the next one; so the main thread looks up once a second.
-            while not self._lock.acquire(timeout=_SIGNAL_CHECK_SECONDS):
-                pass
-            return True
+            return self._lock.acquire()
         return self._lock.acquire(timeout=min(max(0.0, deadline - clock.monotonic()), _LONGEST_WAIT_SECONDS))
 
     def unpark(self) -> bool:

@@ -2,15 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable
-from threading import main_thread
 
-from rimstone import clock
-from rimstone._originals import get_ident
-from rimstone.hub import Waiter, current_hub, waiter
+from rimstone.hub import Waiter, waiter
 
 __all__ = ["Latch"]
-
-_SIGNAL_CHECK_SECONDS = 1.0
 
 
 class Latch:
@@ -51,22 +46,8 @@ class Latch:
             self._waiters.append(waiting)
             try:
                 # It may have been set before the line above.
-                if self.is_set or waiting.park(_next_look(deadline)):
-                    continue
-                if deadline is not None and clock.monotonic() >= deadline:
+                if not self.is_set and not waiting.park(deadline):
                     return self.is_set
             finally:
                 self._waiters.remove(waiting)
         return True
-
-
-def _next_look(deadline: float | None) -> float | None:
-    """Until when to park at most.
-
-    A signal that comes just before the main thread blocks does not wake it, and its handler runs only when the thread
-    is back in Python code: the compiled `park` is not, however often it wakes.
-    """
-    if current_hub() is not None or get_ident() != main_thread().ident:
-        return deadline
-    look = clock.monotonic() + _SIGNAL_CHECK_SECONDS
-    return look if deadline is None else min(look, deadline)
