@@ -1,6 +1,7 @@
 """`rimstone doctor`, `--version`, `--help`: what they say, and that they start fast."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,8 +60,24 @@ class TestDoctor:
     ) -> None:
         monkeypatch.setenv("RIMSTONE_IO_MODEL", "epol")
         result = in_process("doctor")
-        assert result.code == 0
+        assert result.code == 1
         assert "problem: RIMSTONE_IO_MODEL='epol'" in result.out
+
+    @pytest.mark.parametrize(("name", "value"), [("RIMSTONE_STALL_MS", "x"), ("RIMSTONE_BACKOFF_MS", "-3")])
+    def test_a_wrong_variable_of_the_environment_is_a_problem(self, name: str, value: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "rimstone", "doctor"],
+            env={**os.environ, name: value},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+        assert f"problem: {name}='{value}'" in done.stdout
+
+    def test_doctor_does_not_send_to_itself(self, in_process: Run) -> None:
+        assert "see 'rimstone doctor'" not in in_process("doctor").out
 
     def test_an_io_model_asked_for_is_named(self, in_process: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RIMSTONE_IO_MODEL", "select")
@@ -78,7 +95,7 @@ class TestDoctor:
             check=False,
             timeout=60,
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (1, "")
         assert "problem: the soft descriptor limit is 256" in done.stdout
 
 

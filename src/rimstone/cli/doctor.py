@@ -16,6 +16,7 @@ from rimstone.errors import IOModelUnavailable
 
 __all__ = ["doctor_command"]
 
+_ADVICE = "; see 'rimstone doctor'"
 _FEW_DESCRIPTORS = 1024
 _FEW_PROCESSES = 64
 _LITTLE_MEMORY_BYTES = 256 << 20
@@ -24,16 +25,20 @@ _LITTLE_MEMORY_BYTES = 256 << 20
 def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as one JSON object.")] = False,
 ) -> None:
-    """Show Python, the IO models, and this machine's limits with their sources."""
+    """Show Python, the IO models, and this machine's limits with their sources; exit code 1 if there is a problem."""
     report = _report()
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
         typer.echo("\n".join(_lines(report)))
+    if report["problems"]:
+        raise typer.Exit(1)
 
 
 def _report() -> dict[str, Any]:
     from rimstone import iomodel  # noqa: PLC0415  # start-up time
+    from rimstone.hub import watchdog  # noqa: PLC0415
+    from rimstone.iomodel import nonblocking  # noqa: PLC0415
 
     soft, hard = machine.descriptors()
     limits = {
@@ -50,6 +55,11 @@ def _report() -> dict[str, Any]:
     except IOModelUnavailable as error:
         chosen = None
         problems.append(str(error))
+    for read_environment in (watchdog.read_environment, nonblocking.read_environment):
+        try:
+            read_environment()
+        except ValueError as error:
+            problems.append(str(error))
     return {
         "python": {
             "version": platform.python_version(),
@@ -104,7 +114,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
             "RIMSTONE_IO_MODEL is not set" if asked is None else f"RIMSTONE_IO_MODEL={asked}",
         ),
         *(
-            (f"  {name}", "works" if why_not is None else f"not here: {why_not}", "")
+            (f"  {name}", "works" if why_not is None else f"not here: {why_not.removesuffix(_ADVICE)}", "")
             for name, why_not in report["io_models"].items()
         ),
         *((_LABELS[name], _shown(name, limit["value"]), limit["source"]) for name, limit in limits.items()),
