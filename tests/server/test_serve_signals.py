@@ -147,6 +147,73 @@ def test_the_third_does_what_it_did_before(options, number):
         assert (server.returncode, out) == (-number, "")
 
 
+COMPUTES = """
+import sys
+from rimstone.server import serve
+
+def handler(sock, peer):
+    sock.sendall(sock.recv(100).upper())
+    while True:
+        pass
+
+def on_start(server):
+    print(server.address[1], flush=True)
+
+print(serve(("127.0.0.1", 0), handler, on_start=on_start, stop_timeout=0.1, **eval(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("options", [{"threads": 2}, {"io_model": "blocking"}, {"processes": 2}])
+def test_the_first_gives_up_on_a_handler_that_computes_in_another_thread(options):
+    with served(options, COMPUTES) as (server, _):
+        server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=60)
+    assert (server.returncode, out) == (0, f"{signal.SIGTERM}\n")
+    assert err or "processes" in options
+
+
+FORKS = """
+import multiprocessing
+import os
+import sys
+import time
+from rimstone.server import serve
+
+def live(writing):
+    os.write(writing, b"x")  # what comes before, CPython forgets
+    time.sleep(60)
+
+def handler(sock, peer):
+    reading, writing = os.pipe()
+    child = multiprocessing.get_context("fork").Process(target=live, args=(writing,), daemon=True)
+    child.start()
+    os.read(reading, 1)
+    sock.sendall(sock.recv(100).upper())
+    sock.recv(1)
+    child.terminate()
+    child.join(20)
+    sock.sendall(str(child.exitcode).encode())
+
+serve(("127.0.0.1", 0), handler, on_start=lambda server: print(server.address[1], flush=True), **eval(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"io_model": "blocking"}])
+def test_child_that_a_handler_forks_can_be_ended(options):
+    with served(options, FORKS) as (_, client):
+        client.sendall(b"x")
+        assert client.recv(100) == str(-signal.SIGTERM).encode()
+
+
+def test_the_third_ends_it_although_it_was_ignored_before():
+    ignores = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    with served({"threads": 2}, ignores + SPINS, "stubborn") as (server, _):
+        for _ in range(2):
+            tell(server, signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == -signal.SIGTERM
+
+
 def test_the_third_strikes_the_main_thread_wherever_it_is():
     with served({}, SPINS, "stubborn") as (server, client):
         for _ in range(2):

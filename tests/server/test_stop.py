@@ -6,11 +6,12 @@ import signal
 import socket
 import threading
 import types
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
 import rimstone
-from rimstone.server import StreamServer
+from rimstone.server import StreamServer, blocking
 from rimstone.server.tasks import TaskService
 from rimstone.testing.patched import run_script
 
@@ -109,8 +110,8 @@ def test_what_follows_a_detached_connection_on_its_number_is_left_alone(running,
         connect(server)
         assert other.recv(100) == b"begun"
         server.stop(0, wait=False)
-        connection = next(iter(server._service._open.values()))[1]
-        connection.cut()
+        _, connection, identity = next(iter(server._service._open.values()))
+        blocking._cut(connection, identity)
         other.sendall(b"whole")
         assert connected.recv(100) == b"whole"
         go_on.set()
@@ -143,7 +144,7 @@ def test_who_has_waited_in_vain_does_not_wait_again(monkeypatch, caplog, connect
 
 FORKS = """
 import multiprocessing, socket, sys
-from rimstone.server import StreamServer
+from rimstone.server import StreamServer, blocking
 
 def handler(sock, peer):
     sock.recv(10)
@@ -507,3 +508,16 @@ def test_a_stop_while_threads_come_up(monkeypatch, timeout):
     serving.join(10)
     assert not serving.is_alive() or server.stop(0)
     assert server.state == "closed"
+
+
+def test_handler_of_the_blocking_model_gets_a_plain_socket(running, connect, talk):
+    """Which multiprocessing sends to others, by its type."""
+    seen = []
+
+    def handler(sock, peer):
+        seen.append((type(sock), len(ForkingPickler.dumps(sock)) > 0))
+        sock.sendall(sock.recv(100).upper())
+
+    server = running(handler, io_model="blocking")
+    talk(connect(server))
+    assert seen == [(socket.socket, True)]

@@ -16,7 +16,6 @@ from rimstone.errors import IOModelUnavailable
 
 __all__ = ["doctor_command"]
 
-_ADVICE = "; see 'rimstone doctor'"
 _FEW_DESCRIPTORS = 1024
 _FEW_PROCESSES = 64
 _LITTLE_MEMORY_BYTES = 256 << 20
@@ -54,7 +53,7 @@ def _report() -> dict[str, Any]:
         chosen: str | None = iomodel.choose().name
     except IOModelUnavailable as error:
         chosen = None
-        problems.append(str(error))
+        problems.append(_without_advice(str(error)))
     for read_environment in (watchdog.read_environment, nonblocking.read_environment):
         try:
             read_environment()
@@ -114,7 +113,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
             "RIMSTONE_IO_MODEL is not set" if asked is None else f"RIMSTONE_IO_MODEL={asked}",
         ),
         *(
-            (f"  {name}", "works" if why_not is None else f"not here: {why_not.removesuffix(_ADVICE)}", "")
+            (f"  {name}", "works" if why_not is None else f"not here: {_without_advice(why_not)}", "")
             for name, why_not in report["io_models"].items()
         ),
         *((_LABELS[name], _shown(name, limit["value"]), limit["source"]) for name, limit in limits.items()),
@@ -124,6 +123,11 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines.append("")
     lines += [f"problem: {problem}" for problem in report["problems"]] or ["No problems found."]
     return lines
+
+
+def _without_advice(text: str) -> str:
+    """Whoever reads it here has come to the doctor."""
+    return text.replace("; see 'rimstone doctor'", "").replace(" (see 'rimstone doctor')", "")
 
 
 _LABELS = {

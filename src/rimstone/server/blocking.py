@@ -28,40 +28,32 @@ __all__ = ["BlockingService"]
 _LONGEST_POLL_MILLISECONDS = 86_400_000
 
 
-class Connection(socket.socket):
-    """What a handler gets. `SSLContext.wrap_socket` moves the descriptor to another object; it can be found there."""
-
-    __slots__ = ("_detached",)
-    _detached: tuple[int, tuple[int, int]]
-
-    def detach(self) -> int:
-        with contextlib.suppress(OSError):
-            self._detached = (self.fileno(), _identity(self.fileno()))
-        return super().detach()
-
-    def cut(self) -> None:
-        """Shut it down, also if it was detached. From any thread."""
-        if self.fileno() >= 0:
-            with contextlib.suppress(OSError):
-                self.shutdown(socket.SHUT_RDWR)
-                return
-        with contextlib.suppress(AttributeError, OSError):
-            fd, identity = self._detached
-            fd = os.dup(fd)  # looked at through a duplicate: its number may be given to something else at any moment
-            try:
-                if _identity(fd) == identity:
-                    same = RawSocket(fileno=fd)
-                    try:
-                        same.shutdown(socket.SHUT_RDWR)
-                    finally:
-                        same.detach()
-            finally:
-                os.close(fd)
+_Identity = tuple[int, int, int]  # a descriptor, and which file that is
 
 
-def _identity(fd: int) -> tuple[int, int]:
+def _identity(fd: int) -> _Identity:
     found = os.fstat(fd)
-    return found.st_dev, found.st_ino
+    return fd, found.st_dev, found.st_ino
+
+
+def _cut(sock: socket.socket, identity: _Identity) -> None:
+    """Shut *sock* down, also where `SSLContext.wrap_socket` has moved its descriptor to another object."""
+    if sock.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+            return
+    with contextlib.suppress(OSError):
+        number, *file = identity
+        fd = os.dup(number)  # looked at through a duplicate: the number may be given to something else at any moment
+        try:
+            if [*_identity(fd)[1:]] == file:
+                same = RawSocket(fileno=fd)
+                try:
+                    same.shutdown(socket.SHUT_RDWR)
+                finally:
+                    same.detach()
+        finally:
+            os.close(fd)
 
 
 class BlockingService:
@@ -78,7 +70,7 @@ class BlockingService:
         self._warnings = Warnings(listener.name)
         self._backoff = Backoff(self._warnings)
         self._lock = allocate_lock()  # guards the dictionary; never held while anything waits
-        self._open: dict[int, tuple[Any, Connection]] = {}  # connection -> (its thread, its socket)
+        self._open: dict[int, tuple[Any, socket.socket, _Identity]] = {}  # number -> thread, socket, what it is
         self._numbers = itertools.count(1)
         self._deadline = NEVER
         self._stopping = False
@@ -105,7 +97,7 @@ class BlockingService:
         self._wakeup.set()
 
     def runs_current_task(self) -> bool:
-        return any(thread.ident == get_ident() for thread, _ in tuple(self._open.values()))
+        return any(thread.ident == get_ident() for thread, *_ in tuple(self._open.values()))
 
     def end_interrupted(self) -> None:
         """Nothing: its handlers are never in the main thread, where signal handlers run."""
@@ -164,7 +156,8 @@ class BlockingService:
 
     def _begin(self, fd: int, peer: Any) -> None:
         try:
-            sock = Connection(self._sock.family, self._sock.type, self._sock.proto, fileno=fd)
+            identity = _identity(fd)
+            sock = socket.socket(self._sock.family, self._sock.type, self._sock.proto, fileno=fd)
             # On macOS and the BSDs a connection inherits O_NONBLOCK from the listener, and the object does not know.
             sock.settimeout(sock.gettimeout())
         except BaseException:
@@ -175,7 +168,7 @@ class BlockingService:
             target=self._run, args=(number, sock, peer), name=f"rimstone-server-connection-{number}", daemon=True
         )
         with self._lock:
-            self._open[number] = (thread, sock)
+            self._open[number] = (thread, sock, identity)
         self.cells[self._cell] = len(self._open)
         while not self._stopping:
             try:
@@ -186,7 +179,7 @@ class BlockingService:
                 return
         self._end(number, sock)
 
-    def _run(self, number: int, sock: Connection, peer: Any) -> None:
+    def _run(self, number: int, sock: socket.socket, peer: Any) -> None:
         """Body of a connection's thread."""
         try:
             self._handler(sock, peer)
@@ -212,8 +205,8 @@ class BlockingService:
     def _stop(self) -> None:
         while self._open and clock.monotonic() < self._deadline:
             self._poll(self._deadline, False)
-        for _, sock in tuple(self._open.values()):
-            sock.cut()
+        for _, sock, identity in tuple(self._open.values()):
+            _cut(sock, identity)
         deadline = clock.monotonic() + END_SECONDS
         while self._open and clock.monotonic() < deadline:
             self._poll(deadline, False)

@@ -1,5 +1,6 @@
 """serve: a StreamServer as the whole of a program, until a signal ends it."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -29,7 +30,9 @@ def serve(
     2. The second: they are killed at once. One that computes and never waits is killed too if it runs in the main
        thread, that is, with one process and one thread: TaskExit is raised where it computes.
     3. The third does what that signal did before `serve`: SIGTERM ends the process, SIGINT raises KeyboardInterrupt
-       here, and no handler is waited for any more.
+       here, and no handler is waited for any more. (SIGTERM that was ignored before ends it, too.)
+
+    In a child that a handler forks they do what they did before `serve`.
 
     Args:
         address: See `StreamServer`; so are *handler* and *options*.
@@ -50,8 +53,12 @@ def serve(
     server = StreamServer(address, handler, **options)
     received: list[signal.Signals] = []
     before: dict[signal.Signals, Any] = {}
+    pid = os.getpid()
 
     def stop(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != pid:  # a child that a handler has forked, and its parent wants to end it
+            _do_as_before(number, before)
+            return
         received.append(signal.Signals(number))
         if len(received) == 1:
             server.stop(stop_timeout, wait=False)
@@ -60,8 +67,7 @@ def serve(
             server._end_interrupted()
         else:
             server._give_up()
-            _put_back(before)
-            signal.raise_signal(number)
+            _do_as_before(number, before)
 
     before.update(_signals_to_handle())
     try:
@@ -89,6 +95,14 @@ def _signals_to_handle() -> dict[signal.Signals, Any]:
     return {
         number: handler for number, handler in now.items() if number == signal.SIGTERM or handler is not signal.SIG_IGN
     }
+
+
+def _do_as_before(number: int, before: dict[signal.Signals, Any]) -> None:
+    """What this signal did before `serve`. One that it did not ignore, other than that, ends the process."""
+    _put_back(before)
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _put_back(before: dict[signal.Signals, Any]) -> None:

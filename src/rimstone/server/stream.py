@@ -20,6 +20,7 @@ from rimstone.hub import current_hub, watchdog
 from rimstone.iomodel import IOModel, choose, nonblocking
 from rimstone.iomodel.base import NEVER
 from rimstone.iomodel.nonblocking import NonblockingModel
+from rimstone.server._latch import Latch
 from rimstone.server.address import Address, Listener, listen
 from rimstone.server.here import BLOCKING, service_here
 from rimstone.server.processes import ProcessesService
@@ -29,6 +30,7 @@ __all__ = ["STOP_SECONDS", "StreamServer", "checked_timeout"]
 
 STOP_SECONDS = 10.0
 _MOST_BACKLOG = 2**31 - 1  # a C int; the kernel takes less (net.core.somaxconn)
+_LOOK_SECONDS = 1.0  # a second stop may have less patience than the first
 _MARGIN_SECONDS = 3.0  # what a stop may take beyond its steps, on a busy machine, before we say that it hangs
 
 
@@ -96,12 +98,9 @@ class StreamServer:
         self._pid = os.getpid()  # of the process that has started it
         self._is_closed = False
         self._gave_up = False  # a stop has: who waits for the end by the way waits no more
-        # A wrong variable of the environment is told here, rather than by each hub.
-        model = choose() if self._model is None and processes * threads > 1 else self._model
-        if not isinstance(model, str):
-            watchdog.read_environment()
-        if isinstance(model, type) and issubclass(model, NonblockingModel):
-            nonblocking.read_environment()
+        self._stopping = Latch()
+        self._latest = NEVER  # when `serve_forever` gives up waiting for the end
+        self._check_environment()
         if self._model == BLOCKING and threads != 1:
             raise ValueError(
                 f"threads={threads} has no meaning with io_model='blocking', where each connection has a thread; "
@@ -112,6 +111,16 @@ class StreamServer:
                 f"max_connections={self._most} is less than one for each of {processes} processes x {threads} threads; "
                 "raise it, or serve with fewer"
             )
+
+    def _check_environment(self) -> None:
+        """A wrong variable is told here, rather than by each hub of each process."""
+        models = {self._model} - {BLOCKING, None}
+        if self._processes > 1 or (self._model is None and self._threads > 1):  # a worker's main thread has a hub, too
+            models.add(choose())
+        if self._model != BLOCKING or self._processes > 1:
+            watchdog.read_environment()
+        if any(isinstance(model, type) and issubclass(model, NonblockingModel) for model in models):
+            nonblocking.read_environment()
 
     # -- what it is --------------------------------------------------------------------------------------------
 
@@ -178,7 +187,7 @@ class StreamServer:
             self.stop(0)
 
     def serve_forever(self) -> None:
-        """Start, if it was not started, and return when it has been stopped.
+        """Start, if it was not started, and return when it has been stopped, or a stop has given up (see `stop`).
 
         An exception that ends the wait (Ctrl-C, a kill of this task) stops it at once.
 
@@ -193,7 +202,11 @@ class StreamServer:
         if service is None:
             return
         try:
-            service.done.wait()
+            self._stopping.wait()
+            while not service.done.wait(min(self._latest, clock.monotonic() + _LOOK_SECONDS)):
+                if clock.monotonic() >= self._latest:
+                    self._give_up_in_vain()
+                    break
         except BaseException:
             self._end(0)
             raise
@@ -227,19 +240,24 @@ class StreamServer:
             return  # not started; or this is a forked child, and nothing of the server is its to end
         service = self._service
         deadline = NEVER if timeout is None else clock.monotonic() + timeout
+        latest = deadline + END_SECONDS + _MARGIN_SECONDS
+        self._latest = min(self._latest, latest)
         if not service.done.is_set:
             service.stop_soon(deadline)
+        self._stopping.set()
         self._listener.close()  # after that: a thread that comes up still wants a duplicate, and must know why it fails
         if not wait or service.runs_current_task() or not _may_wait():
             return
-        latest = None if timeout is None else deadline + END_SECONDS + _MARGIN_SECONDS
-        if not service.done.wait(latest):
-            self._gave_up = True
-            say(
-                logging.WARNING,
-                "%r did not stop in time: a handler keeps its thread busy and cannot be killed meanwhile",
-                self,
-            )
+        if not service.done.wait(None if timeout is None else latest):
+            self._give_up_in_vain()
+
+    def _give_up_in_vain(self) -> None:
+        self._gave_up = True
+        say(
+            logging.WARNING,
+            "%r did not stop in time: a handler keeps its thread busy and cannot be killed meanwhile",
+            self,
+        )
 
     def _end_interrupted(self) -> None:
         """In a signal handler: raise TaskExit in the handler of this server that it has interrupted, if it has one."""
@@ -279,6 +297,7 @@ class StreamServer:
     def _ended(self) -> None:
         """The service has, told to or not: nobody accepts any more. In its thread."""
         atexit.unregister(self._at_exit)
+        self._stopping.set()
         if self._listener is not None:
             self._listener.close()
 
