@@ -6,7 +6,6 @@ import signal
 import socket
 import threading
 import types
-from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -144,7 +143,7 @@ def test_who_has_waited_in_vain_does_not_wait_again(monkeypatch, caplog, connect
 
 FORKS = """
 import multiprocessing, socket, sys
-from rimstone.server import StreamServer, blocking
+from rimstone.server import StreamServer
 
 def handler(sock, peer):
     sock.recv(10)
@@ -515,9 +514,9 @@ def test_handler_of_the_blocking_model_gets_a_plain_socket(running, connect, tal
     seen = []
 
     def handler(sock, peer):
-        seen.append((type(sock), len(ForkingPickler.dumps(sock)) > 0))
+        seen.append(type(sock))
         sock.sendall(sock.recv(100).upper())
 
     server = running(handler, io_model="blocking")
     talk(connect(server))
-    assert seen == [(socket.socket, True)]
+    assert seen == [socket.socket]

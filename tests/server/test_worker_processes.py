@@ -69,7 +69,9 @@ def test_a_killed_worker_is_replaced_and_no_waiting_connection_is_lost(
     assert f"worker process {victim} was killed by SIGKILL, and 2 connections with it" in caplog.text
 
 
-def test_one_that_exits_is_reported_with_its_exit_code(running, connect, wait_until, caplog):
+def test_one_that_exits_is_reported_with_its_exit_code(running, connect, wait_until, caplog, monkeypatch):
+    monkeypatch.setattr("rimstone.server.processes._SECONDS_TO_DIE", 20.0)
+
     def handler(sock, peer):
         import os
         import socket
@@ -101,7 +103,9 @@ def test_one_that_exits_is_reported_with_its_exit_code(running, connect, wait_un
     assert "SIGKILL" not in caplog.text
 
 
-def test_one_that_serves_no_more_is_replaced(running, connect, talk, wait_until, caplog):
+def test_one_that_serves_no_more_is_replaced(running, connect, talk, wait_until, caplog, monkeypatch):
+    monkeypatch.setattr("rimstone.server.processes._SECONDS_TO_EXIT", 20.0)
+
     def handler(sock, peer):
         from rimstone.server.tasks import TaskService
 
