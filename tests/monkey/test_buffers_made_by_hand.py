@@ -215,3 +215,30 @@ def test_names_in_io_are_what_they_were():
         io.BufferedReader(42)
     with pytest.raises(TypeError):
         io.TextIOWrapper()
+
+
+@in_patched_process()
+def test_one_task_reads_while_another_writes_over_one_raw_file():
+    import io
+    import os
+    import socket
+
+    from rimstone import spawn
+    from rimstone.hub import sleep
+
+    near, far = socket.socketpair()
+    with near, far, open(os.dup(near.fileno()), "r+b", buffering=0) as raw:
+        reading, writing = io.BufferedReader(raw), io.BufferedWriter(raw)
+        reader = spawn(reading.readline)
+        sleep(0)
+
+        def write():
+            writing.write(b"hello\n")
+            writing.flush()
+
+        spawn(write).get(timeout=10)
+        assert far.recv(100) == b"hello\n"
+        far.sendall(b"goodbye\n")
+        assert reader.get(timeout=10) == b"goodbye\n"
+        writing.detach()
+        reading.detach()

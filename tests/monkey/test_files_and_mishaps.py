@@ -528,3 +528,46 @@ def test_operation_whose_descriptor_was_closed_before_a_thread_came_to_it(call):
             assert file.read() == "old"
         os.close(fd)
         os.close(source)
+
+
+@in_patched_process()
+@pytest.mark.parametrize("how", ["os.close", "file.close"])
+def test_operation_whose_descriptor_was_closed_leaves_the_next_file_alone_although_it_has_the_same_inode(how):
+    import _thread
+    import os
+    import tempfile
+
+    import pytest
+
+    os.environ["RIMSTONE_IO_MODEL"] = "poll"
+    from rimstone import sleep, spawn
+    from rimstone.hub import files, offload
+
+    folder = tempfile.gettempdir()  # found out by writing
+    files._writes.careful_until = float("inf")
+    gate = _thread.allocate_lock()
+    gate.acquire()
+
+    def be_busy():
+        with gate:
+            pass
+
+    busy = [spawn(offload.offload_shielded, be_busy) for _ in range(offload.MOST_FILE_THREADS)]
+    sleep(0)
+    first = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
+    late = spawn(os.write, first.fileno(), b"STRAY")
+    sleep(0)
+    if how == "os.close":
+        fd = os.dup(first.fileno())
+        late_too = spawn(os.write, fd, b"STRAY")
+        sleep(0)
+        os.close(fd)
+    first.close()
+    with tempfile.TemporaryFile(buffering=0, dir=folder) as second:  # often with the same number and inode
+        gate.release()
+        for task in [late] if how == "file.close" else [late, late_too]:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                task.get()
+        assert os.pread(second.fileno(), 10, 0) == b""
+    for task in busy:
+        task.get()

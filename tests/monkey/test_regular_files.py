@@ -198,8 +198,19 @@ for turns in range(1, 60, 4):
 
 with open(name, "w") as file:
     file.writelines(LINES)
-for mode, lines in (("r", LINES), ("rb", [line.encode() for line in LINES])):
-    with open(name, mode) as file:
+import bz2, gzip
+packed = {bz2: name + ".bz2", gzip: name + ".gz"}
+for module, path in packed.items():
+    with module.open(path, "wt") as file:
+        file.writelines(LINES)
+encoded = [line.encode() for line in LINES]
+for how, path, mode, lines in (
+    (open, name, "r", LINES),
+    (open, name, "rb", encoded),
+    (bz2.open, packed[bz2], "rb", encoded),
+    (gzip.open, packed[gzip], "rb", encoded),
+):
+    with how(path, mode) as file:
         read = []
 
         def read_on():
@@ -214,7 +225,8 @@ for mode, lines in (("r", LINES), ("rb", [line.encode() for line in LINES])):
                 task = spawn(read_on)
         assert read == lines
 import os
-os.unlink(name)
+for path in (name, *packed.values()):
+    os.unlink(path)
 """)
     assert done.returncode == 0, done.stderr
     assert not done.stderr

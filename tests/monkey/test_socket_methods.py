@@ -175,6 +175,14 @@ def test_connect_and_its_errors():
     from rimstone import spawn
 
     spawn(int).join()  # from here on there is a hub
+    for connect in (socket.socket.connect, socket.socket.connect_ex):
+        with socket.socket() as sock:
+            try:
+                connect(sock, ("::1", 9))
+            except socket.gaierror:
+                pass
+            else:
+                raise AssertionError
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
         for timeout in (None, 5):

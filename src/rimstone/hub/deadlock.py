@@ -85,14 +85,17 @@ def _are_all_native_threads(count: int) -> bool:
     """Whether the process has *count* threads, and no more but io_uring's: those wake nobody who waits for nothing."""
     try:
         numbers = os.listdir("/proc/self/task")
-        return len(numbers) == count or sum(not _is_of_kernel(number) for number in numbers) == count
+        return len(numbers) == count or sum(not _is_harmless(number) for number in numbers) == count
     except OSError:
         return False
 
 
-def _is_of_kernel(number: str) -> bool:
-    with open(f"/proc/self/task/{number}/comm", "rb") as file:
-        return file.read().startswith(b"iou-")
+def _is_harmless(number: str) -> bool:
+    try:
+        with open(f"/proc/self/task/{number}/comm", "rb") as file:
+            return file.read().startswith(b"iou-")
+    except OSError:  # it has ended meanwhile
+        return True
 
 
 def _has_handlers() -> bool:

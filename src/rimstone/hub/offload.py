@@ -19,7 +19,7 @@ from rimstone.hub.parking import waiter
 from rimstone.hub.timeout import throw_later
 from rimstone.iomodel._identity import is_still
 
-__all__ = ["MOST_FILE_THREADS", "MOST_THREADS", "offload", "offload_shielded"]
+__all__ = ["MOST_FILE_THREADS", "MOST_THREADS", "forget_jobs", "offload", "offload_shielded"]
 
 MOST_THREADS = 32
 MOST_FILE_THREADS = 16  # a disk has work enough to choose from; more would only wait for the interpreter
@@ -53,18 +53,36 @@ class _Job:
 class _FileJob(_Job):
     """Works on descriptors, which a task may close before a thread comes to it: their numbers are handed out again."""
 
-    __slots__ = ("_before",)
+    __slots__ = ("_before", "is_gone")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], fds: Iterable[int]) -> None:
         super().__init__(function, args)
-        self._before = [(fd, os.fstat(fd)) for fd in fds]
+        self._before = {fd: os.fstat(fd) for fd in fds}
+        self.is_gone = False
+        if self._before:
+            _late.add(self)
+
+    def forget(self, fd: int) -> None:
+        """*fd* is going to be closed. The next file with its number may have the same inode, too."""
+        if fd in self._before:
+            self.is_gone = True
 
     def run(self) -> None:
-        if all(is_still(fd, before) for fd, before in self._before):
+        _late.discard(self)
+        if not self.is_gone and all(is_still(fd, before) for fd, before in self._before.items()):
             super().run()
         else:
             self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
             self.waiting.unpark()
+
+
+_late: set[_FileJob] = set()  # those that no thread has come to yet
+
+
+def forget_jobs(fd: int) -> None:
+    """*fd* is going to be closed: what has not begun to work on it fails with EBADF. Any thread."""
+    for job in tuple(_late):
+        job.forget(fd)
 
 
 class _Threads:
@@ -80,6 +98,7 @@ class _Threads:
         self._jobs: deque[_Job] = deque()
         self._idle: list[Any] = []
         self._running = 0
+        _late.clear()
 
     def submit(self, job: _Job) -> None:
         with self._lock:
@@ -177,6 +196,7 @@ def offload_shielded(function: Callable[..., Any], *args: Any, fds: Iterable[int
     try:
         _files.submit(job)
     except RuntimeError:
+        _late.discard(job)
         return function(*args)
     thrown: list[BaseException] = []
     while True:

@@ -180,7 +180,7 @@ cdef class SocketEntry:
             raise ValueError("negative buffersize in recv_into")
         try:
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-        except BufferError:  # what `_socket` says, whatever is wrong with it
+        except (BufferError, TypeError):  # what `_socket` says, whatever is wrong with it
             raise TypeError(
                 f"recv_into() argument 1 must be read-write bytes-like object, not {type(buffer).__name__}"
             ) from None

@@ -59,6 +59,7 @@ cdef class ReadinessModel(IOModel):
     cpdef end_recv_into(self, sock, buffer, Py_ssize_t size_bytes, int flags, waiting, double until, int reason)
     @cython.locals(entry=SocketEntry, sent=Py_ssize_t)
     cpdef send(self, sock, data, int flags, timeout)
+    cpdef Py_ssize_t _size(self, data) except -1
     @cython.locals(sent=Py_ssize_t)
     cdef Py_ssize_t _send_some(self, SocketEntry entry, sock, data, int flags, deadline) except -1
     @cython.locals(entry=SocketEntry, sent=Py_ssize_t)

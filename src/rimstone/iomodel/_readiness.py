@@ -63,7 +63,7 @@ _CONNECTING = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, e
 _INTERNET = frozenset(getattr(_socket, name) for name in ("AF_INET", "AF_INET6") if hasattr(_socket, name))
 _UNIX_CONNECT_RETRY_SECONDS = 0.005
 _ERRORS_PAUSE_SECONDS = 0.005
-_TIMED_OUT, _KILLED = -1, -2  # instead of an errno
+_TIMED_OUT, _KILLED = -1000, -1001  # instead of an errno
 
 
 def _gathers(sock: Any, flags: int, timeout: float | None) -> bool:
@@ -582,9 +582,16 @@ class ReadinessModel(IOModel):
             deadline = self._deadline(flags, timeout, deadline)
             self._until_ready(entry, sock, WRITE, deadline, again)
             again = True
-        if timeout is None and sent != len(data) and not flags & MSG_DONTWAIT:
+        if timeout is None and not flags & MSG_DONTWAIT and sent != self._size(data):
             return self._send_rest(entry, sock, data, flags, sent)
         return sent
+
+    def _size(self, data: Buffer) -> int:
+        """In bytes."""
+        if type(data) is bytes:
+            return len(data)
+        with memoryview(data) as view:
+            return view.nbytes
 
     def _send_rest(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, sent: int) -> int:
         """A blocking socket's send takes all that it is given, and much naive code relies on it; so does this one.
@@ -654,14 +661,16 @@ class ReadinessModel(IOModel):
 
     def _connect(self, sock: Any, address: Any, timeout: float | None) -> int:
         """An errno, 0 for none, or `_TIMED_OUT`."""
-        if self._sockets.fd(sock) < 0:
-            return errno.EBADF
-        entry = self._entry_of(sock)
+        if self.scheduler.budget <= 0:
+            self.scheduler.give_way()  # now: what is raised here is no error of the socket's
         until = clock.until_after(timeout)
         try:
+            entry = self._entry_of(sock)
             error = self._begin_connect(entry, sock, address, until)
             if error in _CONNECTING:
                 error = self._end_connect(entry, sock, address, until)
+        except _socket.gaierror:  # of an address of another family; it has no errno
+            raise
         except OSError as failure:
             if failure.errno is None:
                 raise
@@ -713,9 +722,9 @@ class ReadinessModel(IOModel):
                 if not_yet.errno != errno.ENOTCONN:
                     raise
             else:
-                if sock.family in _INTERNET:
-                    entry.view.connect_ex(address)  # to whoever asks first Linux says that it is, later that it was
-                return 0
+                # To whoever asks first Linux says that it is connected, later that it was.
+                error = entry.view.connect_ex(address) if sock.family in _INTERNET else 0
+                return 0 if error == errno.EISCONN else error
 
     def call(self, sock: Any, direction: int, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
         entry = self._entry_of(sock)

@@ -576,7 +576,8 @@ class CompletionThreadsModel(ReadinessModel):
         if flags & MSG_DONTWAIT:
             return entry.view.send(data, flags)
         sent = self._send_once(entry, sock, data, flags, clock.deadline_after(timeout))
-        return sent if timeout is not None or sent == len(data) else self._send_rest(entry, sock, data, flags, sent)
+        is_all = timeout is not None or sent == self._size(data)
+        return sent if is_all else self._send_rest(entry, sock, data, flags, sent)
 
     def _send_rest(self, entry: _entry.SocketEntry, sock: Any, data: Buffer, flags: int, sent: int) -> int:
         send: Any = entry.view.send

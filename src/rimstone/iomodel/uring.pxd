@@ -72,5 +72,4 @@ cdef class UringModel(ReadinessModel):
     cdef int _finish_file(self, Operation operation) except? -1
 
 
-cdef Py_ssize_t _size(data) except -1
 cdef Py_ssize_t _room(buffer, Py_ssize_t size_bytes) except -1

@@ -360,7 +360,7 @@ class UringModel(ReadinessModel):
         if flags & MSG_DONTWAIT or not entry.stream:
             return ReadinessModel.send(self, sock, data, flags, timeout)
         sent = -1 if self._shares() else entry.try_send(data, flags)
-        if sent >= 0 and (timeout is not None or sent >= _size(data)):
+        if sent >= 0 and (timeout is not None or sent >= self._size(data)):
             return sent
         return self._next_send(entry, sock, data, max(0, sent), flags, timeout is None)
 
@@ -379,7 +379,7 @@ class UringModel(ReadinessModel):
             if sent:
                 return sent
             raise
-        if operation.result >= 0 and (sent >= _size(data) or not operation.whole):
+        if operation.result >= 0 and (sent >= self._size(data) or not operation.whole):
             return sent
         return self._next_send(operation.entry, sock, data, sent, flags, operation.whole)
 
@@ -397,7 +397,7 @@ class UringModel(ReadinessModel):
             return
         flags &= ~MSG_DONTWAIT
         sent = -1 if self._shares() else entry.try_send(data, flags)
-        size = _size(data)
+        size = self._size(data)
         if sent == size:
             return
         sent = max(0, sent)
@@ -441,7 +441,7 @@ class UringModel(ReadinessModel):
             raise OSError(-result, os.strerror(-result))
 
     def _use_file(self, fd: int, buffer: Buffer, offset: int, writes: bool) -> int:
-        size = _size(buffer)
+        size = self._size(buffer)
         most = _ONE_CALL_BYTES if writes and offset < 0 else _PIECE_BYTES  # what is appended must not be torn
         done = 0
         before = os.fstat(fd)
@@ -496,15 +496,8 @@ class UringModel(ReadinessModel):
         return operation.result
 
 
-def _size(data: Buffer) -> int:
-    """In bytes."""
-    if type(data) is bytes:
-        return len(data)
-    with memoryview(data) as view:
-        return view.nbytes
-
-
 def _room(buffer: Buffer, size_bytes: int) -> int:
-    """How much to receive into *buffer*; 0 where the arguments do not fit."""
-    size = _size(buffer)
+    """How much to receive into *buffer*; 0 where the arguments do not fit, which a try will say."""
+    with memoryview(buffer) as view:
+        size = 0 if view.readonly or not view.c_contiguous else view.nbytes
     return (size_bytes or size) if 0 <= size_bytes <= size else 0

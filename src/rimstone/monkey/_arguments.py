@@ -24,8 +24,8 @@ def or_refuse(replacement: Callable[..., Any], original: Callable[..., Any]) -> 
         try:
             return replacement(*args, **kwargs)
         except TypeError as error:
-            here = error.__traceback__
-            if here is None or here.tb_next is not None:  # it comes from within
+            # No variable: it would refer to this frame, and so to the arguments, until the collector comes.
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # it comes from within
                 raise
         return original(*args, **kwargs)
 

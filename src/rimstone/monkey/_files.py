@@ -27,6 +27,7 @@ from functools import lru_cache, partial, wraps
 from typing import Any
 
 from rimstone.hub.files import AT_ONCE_BYTES, call_file, hub_that_waits, raise_interrupt, read_bytes, write_file
+from rimstone.hub.offload import forget_jobs
 from rimstone.hub.scheduler import here
 from rimstone.monkey._arguments import or_refuse, whole_number
 from rimstone.monkey._builtin import Builtin
@@ -46,7 +47,10 @@ class FileIO(io.FileIO):
 
     _finalizing: bool  # set by C, when nobody has closed it
     _on_disk: bool | None = None
-    _turns: Turns | None = None  # the buffer's over it; a raw file alone needs none: the kernel keeps tasks apart
+    # Those of the buffers over it: one to read and one to write, or one for both. A raw file alone needs none, for the
+    # kernel keeps tasks apart.
+    _read_turns: Turns | None = None
+    _write_turns: Turns | None = None
     _write_natively = io.FileIO.write  # not `super()`: at the very end there is not even that
 
     # The defaults are no arguments: a file that nobody closes is closed when the interpreter has cleared this module.
@@ -54,11 +58,10 @@ class FileIO(io.FileIO):
         """The hub that does the waiting; None where the original must act, or complain."""
         return None if _hub() is None or _ending() else hub_that_waits()
 
-    def _operate(self, hub: Any, operation: Any, otherwise: Any, *args: Any) -> Any:
+    def _operate(self, turns: Turns | None, hub: Any, operation: Any, otherwise: Any, *args: Any) -> Any:
         """`operation(hub, *args)`; None if it is non-blocking and would block. `otherwise()` if it is not our turn."""
         if self._on_disk is None:
             self._on_disk = is_on_disk(self.fileno())
-        turns = self._turns
         before = hub.root.pending
         try:
             if turns is not None:
@@ -78,7 +81,7 @@ class FileIO(io.FileIO):
             if view.readonly or not view.c_contiguous or not view.nbytes:
                 return native(buffer)
             with view.cast("B") as octets:
-                return self._operate(hub, self._read_into, partial(native, buffer), octets)
+                return self._operate(self._read_turns, hub, self._read_into, partial(native, buffer), octets)
 
     def _read_into(self, hub: Any, octets: memoryview) -> int:
         return read_into(hub, self.fileno(), octets, self._on_disk)
@@ -96,7 +99,8 @@ class FileIO(io.FileIO):
         fd = self.fileno()
         copied = length_to_read(fd, length, self._on_disk)
         if not copied:
-            return self._operate(hub, read_bytes, partial(native, length), fd, length, -1, native, length)
+            native_read = partial(native, length)
+            return self._operate(self._read_turns, hub, read_bytes, native_read, fd, length, -1, native, length)
         buffer = bytearray(copied)
         count = self.readinto(buffer)
         return None if count is None else bytes(memoryview(buffer)[:count])
@@ -106,7 +110,7 @@ class FileIO(io.FileIO):
         native = super().readall
         if hub is None or self.closed or not self.readable():
             return native()
-        return self._operate(hub, self._read_all, native, native)
+        return self._operate(self._read_turns, hub, self._read_all, native, native)
 
     def _read_all(self, hub: Any, native: Any) -> bytes | None:
         return self._read_file(hub, native) if self._on_disk else self._read_to_end(hub)
@@ -153,10 +157,11 @@ class FileIO(io.FileIO):
             if not view.c_contiguous or not view.nbytes:
                 return self._write_natively(data)
             with view.cast("B") as octets:
-                return self._operate(hub, self._write, partial(self._write_natively, data), octets)
+                write = partial(self._write_natively, data)
+                return self._operate(self._write_turns, hub, self._write, write, octets)
 
     def _write(self, hub: Any, octets: memoryview) -> int:
-        finalizing = self._turns is not None and self._turns.finalizing
+        finalizing = self._write_turns is not None and self._write_turns.finalizing
         if finalizing and hub.budget <= 0:
             hub.budget = 1  # no turn is given away: what is raised in that would be lost
         if self._on_disk:
@@ -168,16 +173,25 @@ class FileIO(io.FileIO):
         native = super().truncate
         if hub is None or self.closed or not self.writable():
             return native(size)
-        return self._operate(hub, call_file, partial(native, size), native, size)  # type: ignore[no-any-return]
+        return self._operate(self._write_turns, hub, call_file, partial(native, size), native, size)  # type: ignore[no-any-return]
 
-    def close(self, _hub: Any = here.get, _ending: Any = sys.is_finalizing, _close: Any = io.FileIO.close) -> None:
+    def close(
+        self,
+        _hub: Any = here.get,
+        _ending: Any = sys.is_finalizing,
+        _close: Any = io.FileIO.close,
+        _forget_jobs: Any = forget_jobs,
+    ) -> None:
         if not _ending():
             if self._finalizing:
                 self._finalizing = False
                 self._dealloc_warn(self)
             hub = _hub()
-            if hub is not None and not self._on_disk and not self.closed and self.closefd:
-                hub.io.forget(self.fileno())  # a task that reads it must not go on with the number's next owner
+            if hub is not None and not self.closed and self.closefd:
+                fd = self.fileno()
+                if not self._on_disk:
+                    hub.io.forget(fd)  # a task that reads it must not go on with the number's next owner
+                _forget_jobs(fd)
         _close(self)
 
     def _dealloc_warn(self, source: Any) -> None:
@@ -218,24 +232,35 @@ def _reduce(file: Any, native: Any, protocol: Any) -> Any:
 class _Queued:
     """What files with a buffer have in common: one task at a time."""
 
+    _reads = _writes = True
     _turns: Any = None
     _taken: Any = bool  # False, as long as there are no turns
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         stream = below(*args, **kwargs)
         if may_wait(stream):  # else it is a user's subclass over what is native: it stays as it is
-            turns = stream._turns if isinstance(stream, (FileIO, _Queued)) else None
+            turns = None
+            if isinstance(stream, FileIO):  # perhaps another buffer reads it, and this one writes: each for itself
+                turns = (self._reads and stream._read_turns) or (self._writes and stream._write_turns)
+            elif isinstance(stream, _Queued):
+                turns = stream._turns
             self._turns = turns or Turns()
             self._taken = self._turns.taken
         super().__init__(*args, **kwargs)
         if isinstance(stream, FileIO):
-            stream._turns = self._turns
+            self._lend(stream, self._turns)
 
     def detach(self) -> Any:
         stream: Any = super().detach()  # type: ignore[misc]
         if isinstance(stream, FileIO):
-            stream._turns = None
+            self._lend(stream, None)
         return stream
+
+    def _lend(self, raw: FileIO, turns: Turns | None) -> None:
+        if self._reads:
+            raw._read_turns = turns
+        if self._writes:
+            raw._write_turns = turns
 
     def __repr__(self) -> str:
         return _as_native(self, super().__repr__())
@@ -317,6 +342,7 @@ _BOTH = ("seek", "tell", "truncate", "close", "detach")
 class BufferedReader(_Queued, io.BufferedReader, metaclass=NameInIo):
     """A file that is read in pieces of its buffer's size."""
 
+    _writes = False
     __module__ = "io"
     _native = io.BufferedReader
 
@@ -325,6 +351,7 @@ class BufferedReader(_Queued, io.BufferedReader, metaclass=NameInIo):
 class BufferedWriter(_Queued, io.BufferedWriter, metaclass=NameInIo):
     """A file that is written in such pieces."""
 
+    _reads = False
     __module__ = "io"
     _native = io.BufferedWriter
 

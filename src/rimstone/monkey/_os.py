@@ -12,6 +12,7 @@ from typing import Any
 from rimstone._originals import os_preadv, os_pwritev, os_read, os_readv, os_write
 from rimstone.hub.files import call_file, hub_that_waits, raise_interrupt, read_bytes, sync_file, take_turn, write_file
 from rimstone.hub.guard import guarded
+from rimstone.hub.offload import forget_jobs
 from rimstone.hub.scheduler import current_hub
 from rimstone.monkey._arguments import or_refuse, whole_number
 from rimstone.monkey._builtin import Builtin
@@ -158,6 +159,7 @@ def _close(fd: int) -> None:
     hub = current_hub()
     if hub is not None and isinstance(fd, int) and fd >= 0:
         hub.io.forget(fd)
+        forget_jobs(fd)
     _native["close"](fd)
 
 

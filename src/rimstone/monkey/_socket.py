@@ -81,6 +81,8 @@ def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
 
 
 def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+    if hub_for(self) is None or not _are_writable(buffer):
+        return _Raw.recvfrom_into(self, buffer, nbytes, flags)
     with memoryview(buffer) as view:  # so that nobody resizes it meanwhile
         return _call(self, READ, "recvfrom_into", (view, nbytes), flags)  # type: ignore[no-any-return]
 
@@ -90,9 +92,20 @@ def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> 
 
 
 def recvmsg_into(self: Any, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    buffers = list(buffers)
+    if hub_for(self) is None or not _are_writable(*buffers):
+        return _Raw.recvmsg_into(self, buffers, ancbufsize, flags)
     with ExitStack() as stack:
         views = [stack.enter_context(memoryview(buffer)) for buffer in buffers]
         return _call(self, READ, "recvmsg_into", (views, ancbufsize), flags)
+
+
+def _are_writable(*buffers: Any) -> bool:
+    """If not, the original says what they are."""
+    try:
+        return not any(memoryview(buffer).readonly for buffer in buffers)
+    except TypeError:
+        return False
 
 
 def _call(self: Any, direction: int, method: str, args: tuple[Any, ...], flags: int) -> Any:

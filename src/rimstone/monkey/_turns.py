@@ -25,6 +25,7 @@ from rimstone.hub.scheduler import current_hub
 __all__ = ["Turns"]
 
 _WHO = 0  # the only key
+_within: set[Any] = set()  # tasks, and threads that run none, within a call
 
 
 class _Queued:
@@ -97,18 +98,27 @@ class Turns:
         me = get_ident() if hub is None else hub.current
         if inside.get(_WHO) == me:  # C calls back: `close` calls `flush`
             return method(file, *args)
+        is_outermost = me not in _within
         if hub is not None and hub.budget <= 0:
-            hub.give_way()
+            if is_outermost:
+                hub.give_way()
+            else:
+                hub.budget = 1  # as in `operate`: this file is the raw one of another buffer
         before = None if hub is None else hub.root.pending
         try:
+            _within.add(me)
             if inside.setdefault(_WHO, me) != me:
                 self._queue_up(me, file)
             result = method(file, *args)
         finally:
             try:
                 self._leave(me)
+                if is_outermost:
+                    _within.discard(me)
             except BaseException:
                 self._leave(me)
+                if is_outermost:
+                    _within.discard(me)
                 raise
             finally:
                 me = None  # as above

@@ -8,6 +8,7 @@ that ends a wait is always a sibling task, so an operation that waited natively 
 would say so.
 """
 
+import ctypes
 import errno
 import gc
 import os
@@ -17,6 +18,7 @@ import struct
 import sys
 import tempfile
 import threading
+from array import array
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -307,8 +309,25 @@ class IOModelContract(CancelContract, ScaleContract):
         assert spawn(body).get() == b""
 
     def test_buffer_that_cannot_be_written_is_refused(self, hub: Hub, pair: Pair) -> None:
-        with pytest.raises(TypeError, match="read-write bytes-like object"):
-            hub.io.recv_into(pair[0], b"abc", 0, 0, None)
+        reader = spawn(hub.io.recv, pair[0], 10, 0, None)
+        until_parked(reader)
+        pair[1].send(b"x")
+        assert reader.get() == b"x"
+        for buffer in (b"abc", memoryview(b"abc")):
+            with pytest.raises(TypeError, match="read-write bytes-like object"):
+                hub.io.recv_into(pair[0], buffer, 0, 0, None)
+        pair[1].send(b"abc")
+        assert hub.io.recv(pair[0], 10, 0, None) == b"abc"
+
+    def test_blocking_send_counts_bytes_whatever_the_items_are(self, hub: Hub, pair: Pair) -> None:
+        assert hub.io.send(pair[0], ctypes.c_int(5), 0, None) == ctypes.sizeof(ctypes.c_int)
+        items = array("i", range(500_000))
+        sender = spawn(hub.io.send, pair[0], items, 0, None)
+        size = items.itemsize * len(items)
+        left = ctypes.sizeof(ctypes.c_int) + size
+        while left:
+            left -= len(hub.io.recv(pair[1], left, 0, PATIENCE_SECONDS))
+        assert sender.get() == size
 
     def test_send_waits_for_room(self, hub: Hub, pair: Pair) -> None:
         full = fill(pair[0])
