@@ -461,35 +461,45 @@ def test_what_strikes_in_a_finalizers_flush_is_raised_at_the_next_wait(what, siz
     os.close(writing)
 
 
-@in_patched_process()
+def all_file_threads_are_busy():
+    """What works on a file from now on queues for a thread. Returns (those that are busy, let them go on)."""
+    import _thread
+    import os
+
+    os.environ["RIMSTONE_IO_MODEL"] = "poll"  # one that leaves files to threads
+    from rimstone import sleep, spawn
+    from rimstone.hub import files, offload
+
+    files._writes.careful_until = float("inf")
+    gate = _thread.allocate_lock()
+    gate.acquire()
+
+    def be_busy():
+        with gate:
+            pass
+
+    busy = [spawn(offload.offload_shielded, be_busy) for _ in range(offload.MOST_FILE_THREADS)]
+    sleep(0)
+    return busy, gate.release
+
+
+@in_patched_process(all_file_threads_are_busy)
 @pytest.mark.parametrize(
     "call",
     ["write", "read", "pread", "pwrite", "fsync", "writev", "preadv", "ftruncate", "sendfile", "copy_file_range"],
 )
 def test_operation_whose_descriptor_was_closed_before_a_thread_came_to_it(call):
-    import _thread
     import errno
     import os
     import tempfile
 
     import rimstone.monkey._descriptors as descriptors
     from rimstone import sleep, spawn
-    from rimstone.hub import files, offload
-
-    os.environ["RIMSTONE_IO_MODEL"] = "poll"  # one that leaves files to threads
 
     def would_wait(*_):
         raise BlockingIOError
 
     descriptors.os_preadv = would_wait
-    files._writes.careful_until = float("inf")
-    gate = _thread.allocate_lock()
-    gate.acquire()
-
-    def busy():
-        with gate:
-            pass
-
     operations = {
         "write": lambda: os.write(fd, b"NEW"),
         "read": lambda: os.read(fd, 3),
@@ -507,22 +517,21 @@ def test_operation_whose_descriptor_was_closed_before_a_thread_came_to_it(call):
             with open(f"{folder}/{name}", "w") as file:
                 file.write("old")
         source = os.open(f"{folder}/source", os.O_RDONLY)
-        others = [spawn(offload.offload_shielded, busy) for _ in range(offload.MOST_FILE_THREADS)]
-        sleep(0)
+        busy, let_go_on = all_file_threads_are_busy()
         fd = os.open(f"{folder}/one", os.O_RDWR)
         task = spawn(operations[call])
         sleep(0)
         assert task.state == "parked"
         os.close(fd)
         assert os.open(f"{folder}/two", os.O_RDWR) == fd, "the number was not handed out again: it shows nothing"
-        gate.release()
+        let_go_on()
         try:
             result = task.get()
         except OSError as error:
             assert error.errno == errno.EBADF  # noqa: PT017
         else:
             raise AssertionError(result)
-        for other in others:
+        for other in busy:
             other.get()
         with open(f"{folder}/two") as file:
             assert file.read() == "old"
@@ -530,30 +539,18 @@ def test_operation_whose_descriptor_was_closed_before_a_thread_came_to_it(call):
         os.close(source)
 
 
-@in_patched_process()
+@in_patched_process(all_file_threads_are_busy)
 @pytest.mark.parametrize("how", ["os.close", "file.close"])
 def test_operation_whose_descriptor_was_closed_leaves_the_next_file_alone_although_it_has_the_same_inode(how):
-    import _thread
     import os
     import tempfile
 
     import pytest
 
-    os.environ["RIMSTONE_IO_MODEL"] = "poll"
     from rimstone import sleep, spawn
-    from rimstone.hub import files, offload
 
     folder = tempfile.gettempdir()  # found out by writing
-    files._writes.careful_until = float("inf")
-    gate = _thread.allocate_lock()
-    gate.acquire()
-
-    def be_busy():
-        with gate:
-            pass
-
-    busy = [spawn(offload.offload_shielded, be_busy) for _ in range(offload.MOST_FILE_THREADS)]
-    sleep(0)
+    busy, let_go_on = all_file_threads_are_busy()
     first = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
     late = spawn(os.write, first.fileno(), b"STRAY")
     sleep(0)
@@ -564,7 +561,7 @@ def test_operation_whose_descriptor_was_closed_leaves_the_next_file_alone_althou
         os.close(fd)
     first.close()
     with tempfile.TemporaryFile(buffering=0, dir=folder) as second:  # often with the same number and inode
-        gate.release()
+        let_go_on()
         for task in [late] if how == "file.close" else [late, late_too]:
             with pytest.raises(OSError, match="Bad file descriptor"):
                 task.get()

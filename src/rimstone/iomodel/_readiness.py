@@ -162,12 +162,16 @@ class ReadinessModel(IOModel):
         """The same; KILLED instead of raising what was thrown into the task."""
         if not _has_only_errors(entry.fd, direction):
             return IO
-        self.scheduler.check_wait()
-        self.scheduler.current.enlisted = True
-        reason = self.scheduler.wait(None, min(until, monotonic() + _ERRORS_PAUSE_SECONDS))
+        reason = self._sleep(min(until, monotonic() + _ERRORS_PAUSE_SECONDS))
         if reason != KILLED:
             self._come_back(entry, sock)
         return reason
+
+    def _sleep(self, until: float) -> int:
+        """Wait for nothing, until then; KILLED instead of raising what was thrown into the task."""
+        self.scheduler.check_wait()
+        self.scheduler.current.enlisted = True
+        return self.scheduler.wait(None, until)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -695,9 +699,7 @@ class ReadinessModel(IOModel):
                 return error
             # A Unix listener's backlog is full, and the kernel tells nobody when it has room again.
             pause = min(until, monotonic() + _UNIX_CONNECT_RETRY_SECONDS)
-            self.scheduler.check_wait()
-            self.scheduler.current.enlisted = True
-            reason = self.scheduler.wait(None, pause)
+            reason = self._sleep(pause)
             if reason == KILLED:
                 return _KILLED
             if reason == TIMEOUT and pause == until:

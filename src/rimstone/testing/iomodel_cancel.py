@@ -219,13 +219,9 @@ class CancelContract(IOModelSuite):
         assert len(received) < len(data)
 
     def test_killed_connect_lets_go_of_its_socket(self, hub: Hub) -> None:
-        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
-            for _ in range(3):  # the kernel drops what comes when the backlog is full: the client hears nothing
-                waiting = stack.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(listener.getsockname())
+        with self.full_listener() as address:
             client = socket.socket()
-            task = spawn(hub.io.connect, client, listener.getsockname(), None)
+            task = spawn(hub.io.connect, client, address, None)
             until_parked(task)
             task.kill()
             assert os.get_blocking(client.fileno())
@@ -235,13 +231,8 @@ class CancelContract(IOModelSuite):
             assert not hub.io.waits()
 
     def test_connect_ex_raises_what_it_is_killed_with(self, hub: Hub) -> None:
-        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
-            for _ in range(3):
-                waiting = stack.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(listener.getsockname())
-            client = stack.enter_context(socket.socket())
-            task = spawn(hub.io.connect_ex, client, listener.getsockname(), None)
+        with self.full_listener() as address, socket.socket() as client:
+            task = spawn(hub.io.connect_ex, client, address, None)
             until_parked(task)
             task.kill(ConnectionResetError(errno.ECONNRESET, "mine"), block=False)
             with pytest.raises(ConnectionResetError, match="mine"):

@@ -136,6 +136,16 @@ class IOModelSuite:
         return taken
 
     @contextmanager
+    def full_listener(self) -> Iterator[Any]:
+        """The address of one whose backlog is full: the kernel drops what comes then, and the client hears nothing."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(listener.getsockname())
+            yield listener.getsockname()
+
+    @contextmanager
     def pipe(self) -> Iterator[tuple[int, int]]:
         with ExitStack() as stack:
             fds = os.pipe()
